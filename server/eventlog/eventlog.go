@@ -1,0 +1,484 @@
+// Package eventlog answers two questions: is it on disk, and who has read how far?
+//
+// # The model
+//
+// The log is one JetStream stream. JetStream runs inside this process by default, on a directory of its own, or as an
+// external NATS cluster; only opening differs. This is the only package that knows NATS.
+//
+// One message of the stream is one record batch: up to 512 marshalled notifications that were waiting to be written at the
+// same moment. A batch is one write, one sync and one acknowledgement, and is stored whole or not at all. While one batch
+// is being written the next one gathers, so batches grow with the load and an idle log adds no delay.
+//
+// A [Position] is where a notification is: the batch's stream sequence and the index in it. A [Cursor] is a place between
+// notifications: what is read next. The resume token that clients hold is a cursor of one particular log, with a
+// checksum; logs are told apart by a random id in the stream's metadata. Id, sequence and token of a notification follow
+// from its position and are not stored.
+//
+//	stream sequence      41                  42          43
+//	batch            [ 0 | 1 | 2 ]         [ 0 ]     [ 0 | 1 ]
+//	                       ^ Position{41,1}  ^ Cursor{42,0}: the token of Position{41,2}
+//
+// # Writing
+//
+// [Log.Append] hands a notification to the one writer and waits until its batch is acknowledged. The promise stands there.
+//
+// # Reading
+//
+// [Log.Read] is a pull-driven iterator over the log from a cursor. One tail reader per process follows the stream, unpacks
+// each batch once, and keeps the newest ones in a bounded window that all live readers share. A reader behind the window
+// fetches from the stream by itself, a bounded piece at a time, until it is back inside. A slow reader therefore has a lag,
+// never a buffer. A reader at the head registers what its filter is interested in and costs nothing until that arrives.
+//
+// # Duplicates and quarantine
+//
+// A notification that bears a duplicate key is stored once within a window; see duplicates. What the gateway refused is kept
+// in a second stream, [Quarantine], from which it can be released into the log exactly once.
+//
+// # Groups
+//
+// Readers that share the log have a common place in it, which the engine keeps: see [Groups].
+//
+// Only what is durable is ever read, so a crash never takes back what a reader saw. Notifications that should be there and
+// are not, because retention passed them or the disk lost them, are told as a [Gap], never skipped in silence.
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The errors of this package. Callers compare with [errors.Is].
+var (
+	// ErrBadToken: the text is not a resume token, or was damaged.
+	ErrBadToken = errors.New("not a resume token")
+	// ErrBadID: the text is not a notification id.
+	ErrBadID = errors.New("not a notification id")
+	// ErrOtherLog: the token or id belongs to another log.
+	ErrOtherLog = errors.New("belongs to another log")
+	// ErrAhead: the token is ahead of the log's head, so the log has lost its end (restored from a copy, for instance).
+	ErrAhead = errors.New("token is ahead of the head of the log")
+	// ErrExpired: the position is no longer retained.
+	ErrExpired = errors.New("no longer retained")
+	// ErrDamaged: the position should be readable and is not.
+	ErrDamaged = errors.New("damaged on disk")
+	// ErrNotFound: no notification has this position.
+	ErrNotFound = errors.New("no such notification")
+	// ErrTooLarge: the notification does not fit into one record batch.
+	ErrTooLarge = errors.New("notification too large for the log")
+	// ErrUnavailable: the log could not be read or written now; a write may or may not have been stored.
+	ErrUnavailable = errors.New("log unavailable")
+	// ErrNoSpace: the disk has less free space than is kept in reserve. It wraps ErrUnavailable.
+	ErrNoSpace = fmt.Errorf("%w: not enough free space on the disk", ErrUnavailable)
+	// ErrFrozen: the log refused a write in a way that only opening it anew can mend.
+	ErrFrozen = errors.New("log frozen after a write error")
+	// ErrClosed: the log was closed.
+	ErrClosed = errors.New("log closed")
+	// ErrGroupExists: there is a group of this name.
+	ErrGroupExists = errors.New("group exists")
+	// ErrNoGroup: there is no group of this name.
+	ErrNoGroup = errors.New("no such group")
+	// ErrGroupChanged: the group, or its progress, was changed by somebody else at the same time.
+	ErrGroupChanged = errors.New("changed by somebody else at the same time")
+	// ErrTooManyGroups: there are MaxGroups groups.
+	ErrTooManyGroups = errors.New("too many groups")
+	// ErrNoPeer: the gateway does not exist, or does not any more.
+	ErrNoPeer = errors.New("no such gateway")
+)
+
+// Durability says when a notification counts as durable.
+type Durability int
+
+// The durability policies.
+const (
+	// DurabilityFsync: written and synced to this machine's disk. The default of the embedded log.
+	DurabilityFsync Durability = iota
+	// DurabilityProcess: written, and left to the operating system to sync. Survives the end of the process, not of the
+	// machine: for tests and measurements.
+	DurabilityProcess
+	// DurabilityReplicated: acknowledged by a quorum of the replicas of an external NATS cluster.
+	DurabilityReplicated
+)
+
+// String describes the policy for a person.
+func (d Durability) String() string {
+	switch d {
+	case DurabilityFsync:
+		return "fsync before each answer"
+	case DurabilityProcess:
+		return "no fsync: survives the process, not the machine"
+	case DurabilityReplicated:
+		return "acknowledged by the replicas of the NATS cluster"
+	}
+	return fmt.Sprintf("Durability(%d)", int(d))
+}
+
+// Options configure a log. The zero value of a field means its default.
+type Options struct {
+	// Dir is the directory of the embedded log. It is created if missing, and locked while open: one process at a time.
+	// Excludes URL.
+	Dir string
+	// URL is the address of an external NATS cluster with JetStream, such as nats://n1:4222,nats://n2:4222.
+	// Excludes Dir and NoSync.
+	URL string
+	// Credentials is the path of a NATS credentials file. Only with URL.
+	Credentials string
+	// Replicas of the stream, 1 to 5. Only with URL; default 3.
+	Replicas int
+	// NoSync leaves syncing to the operating system. A crash of the machine then loses what was answered last.
+	NoSync bool
+	// MaxAge after which notifications are deleted; default 30 days, negative: never.
+	MaxAge time.Duration
+	// MaxBytes on disk above which the oldest notifications are deleted; default 10 GiB, at least MinMaxBytes.
+	MaxBytes int64
+	// DuplicateWindow is how long a notification with a duplicate key keeps copies of it out; default 24 hours, negative: copies
+	// are not looked for. The index is bounded to the newest 500,000 keys, in some 60 MiB of memory.
+	DuplicateWindow time.Duration
+	// MinFree is the free space on the disk, in bytes, below which nothing is written any more; default 512 MiB, negative: none.
+	// A disk that is full stops the engine for good; one that is nearly full is waited for. Only with Dir.
+	MinFree int64
+	// QuarantineBytes bounds the quarantine on disk; default 256 MiB, at least MinMaxBytes.
+	QuarantineBytes int64
+	// QuarantineAge after which quarantine entries are deleted; default 30 days.
+	QuarantineAge time.Duration
+	// ParkedBytes bounds what groups have parked on disk; the oldest goes first. Default 256 MiB, at least MinMaxBytes.
+	ParkedBytes int64
+	// ParkedAge after which parked notifications are deleted; default 30 days.
+	ParkedAge time.Duration
+	// WindowBytes bounds the memory of the window that live readers share; default 32 MiB.
+	WindowBytes int
+	// Logger for what the engine has to say. Default: none.
+	Logger *slog.Logger
+}
+
+// Defaults and bounds of [Options].
+const (
+	DefaultMaxAge          = 30 * 24 * time.Hour
+	DefaultMaxBytes        = 10 << 30
+	MinMaxBytes            = 16 << 20
+	DefaultDuplicateWindow = 24 * time.Hour
+	DefaultMinFree         = 512 << 20
+	DefaultQuarantineBytes = 256 << 20
+	DefaultQuarantineAge   = 30 * 24 * time.Hour
+	DefaultParkedBytes     = 256 << 20
+	DefaultParkedAge       = 30 * 24 * time.Hour
+	defaultWindowBytes     = 32 << 20
+	defaultReplicas        = 3
+)
+
+// Check reports whether the options can be used together.
+func (o Options) Check() error {
+	switch {
+	case (o.Dir == "") == (o.URL == ""):
+		return errors.New("exactly one of a directory and a NATS URL must be given")
+	case o.URL != "" && o.NoSync:
+		return errors.New("syncing is the NATS cluster's own setting, it cannot be turned off here")
+	case o.URL == "" && (o.Credentials != "" || o.Replicas != 0):
+		return errors.New("credentials and replicas need a NATS URL")
+	case o.Replicas < 0 || o.Replicas > 5:
+		return fmt.Errorf("%d replicas: from 1 to 5 are possible", o.Replicas)
+	case o.MaxBytes != 0 && o.MaxBytes < MinMaxBytes:
+		return fmt.Errorf("a retention size of %d bytes is too small: at least 16 MiB are needed", o.MaxBytes)
+	case o.MaxAge > 0 && o.MaxAge < duplicateWindow, o.QuarantineAge != 0 && o.QuarantineAge < duplicateWindow,
+		o.ParkedAge != 0 && o.ParkedAge < duplicateWindow:
+		return fmt.Errorf("a retention of less than %v is too short", duplicateWindow)
+	case o.QuarantineBytes != 0 && o.QuarantineBytes < MinMaxBytes:
+		return fmt.Errorf("a quarantine of %d bytes is too small: at least 16 MiB are needed", o.QuarantineBytes)
+	case o.ParkedBytes != 0 && o.ParkedBytes < MinMaxBytes:
+		return fmt.Errorf("%d bytes for parked notifications are too few: at least 16 MiB are needed", o.ParkedBytes)
+	}
+	return nil
+}
+
+func (o Options) withDefaults() Options {
+	setDefault(&o.MaxAge, DefaultMaxAge)
+	o.MaxAge = max(o.MaxAge, 0)
+	setDefault(&o.MaxBytes, DefaultMaxBytes)
+	setDefault(&o.DuplicateWindow, DefaultDuplicateWindow)
+	o.DuplicateWindow = max(o.DuplicateWindow, 0)
+	setDefault(&o.MinFree, DefaultMinFree)
+	setDefault(&o.QuarantineBytes, DefaultQuarantineBytes)
+	setDefault(&o.QuarantineAge, DefaultQuarantineAge)
+	setDefault(&o.ParkedBytes, DefaultParkedBytes)
+	setDefault(&o.ParkedAge, DefaultParkedAge)
+	setDefault(&o.WindowBytes, defaultWindowBytes)
+	if o.Replicas == 0 {
+		o.Replicas = 1
+		if o.URL != "" {
+			o.Replicas = defaultReplicas
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Log is an open log. Its methods may be called concurrently.
+type Log struct {
+	options Options
+	engine  *engine
+	stream  jetstream.Stream
+	id      logID
+	writer  *writer
+	tail    *tail
+	frozen  frozen
+
+	marker     *marker // nil when external
+	duplicates *duplicates
+	quarantine *Quarantine
+	groups     *Groups
+
+	background sync.WaitGroup     // the writer's and the tail's goroutines
+	stop       context.CancelFunc // ends the tail reader
+	closeOnce  sync.Once
+	closeErr   error // set by closeOnce
+}
+
+// frozen is the state of a log that can no longer be written. It is set once.
+type frozen struct {
+	once sync.Once
+	done chan struct{} // closed when set
+	err  atomic.Pointer[error]
+}
+
+func (f *frozen) set(err error) {
+	f.once.Do(func() {
+		f.err.Store(&err)
+		close(f.done)
+	})
+}
+
+func (f *frozen) get() error {
+	if err := f.err.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Open opens the log, creating it if it does not exist. When Open returns, everything that was ever acknowledged and is
+// still retained can be read, also after a crash of the process or the machine.
+func Open(ctx context.Context, options Options) (*Log, error) {
+	if err := options.Check(); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	options = options.withDefaults()
+	engine, err := openEngine(options)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	l, err := open(ctx, options, engine)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log: %w", err), engine.close())
+	}
+	return l, nil
+}
+
+func open(ctx context.Context, options Options, engine *engine) (*Log, error) {
+	var marker *marker
+	if engine.embedded() {
+		marker = openMarker(options.Dir, options.Logger)
+	}
+	stream, id, err := openStream(ctx, engine, options, marker)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{
+		options: options, engine: engine, stream: stream, id: id, marker: marker,
+		duplicates: newDuplicates(options.DuplicateWindow),
+	}
+	if l.quarantine, err = openQuarantine(ctx, l); err != nil {
+		return nil, err
+	}
+	if l.groups, err = openGroups(ctx, l); err != nil {
+		return nil, err
+	}
+	l.frozen.done = make(chan struct{})
+	if err := engine.syncNames(); err != nil {
+		return nil, err
+	}
+	l.writer = newWriter(l)
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the stream's state: %w", err)
+	}
+	l.tail = newTail(l, info.State)
+	if err := l.rebuildDuplicates(ctx, info.State); err != nil {
+		return nil, fmt.Errorf("rebuild the index of duplicates: %w", err)
+	}
+	tailCtx, stop := context.WithCancel(context.Background())
+	l.stop = stop
+	l.background.Go(l.writer.run)
+	l.background.Go(func() { l.tail.run(tailCtx) })
+	if marker != nil {
+		l.background.Go(func() { marker.run(tailCtx, l.tail.stored.Load) })
+		l.background.Go(func() { l.watchEngine(tailCtx) })
+	}
+	// Readers that come back after a restart should find the window filled, and the head's position known.
+	if err := l.awaitHead(ctx, info.State); err != nil {
+		options.Logger.Warn("the end of the log cannot be read", "last_stream_sequence", info.State.LastSeq)
+		l.tail.advance(headInfo{Position{Stream: info.State.LastSeq}, info.State.LastTime})
+	}
+	if err := l.groups.tidy(ctx); err != nil {
+		options.Logger.Warn("what deleted groups have left could not be removed", "error", err)
+	}
+	return l, nil
+}
+
+// watchEngine freezes the log when its engine gives up.
+func (l *Log) watchEngine(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-l.engine.broken.Done():
+		l.frozen.set(fmt.Errorf("%w: %w: %w", ErrFrozen, ErrUnavailable, context.Cause(l.engine.broken)))
+	}
+}
+
+// awaitHead waits a while until the tail reader has seen the end of the log.
+func (l *Log) awaitHead(ctx context.Context, state jetstream.StreamState) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return l.tail.waitHead(ctx, state.LastSeq)
+}
+
+// Close writes what was handed to Append before, ends all readers with ErrClosed and shuts the engine down. It is bounded in
+// time by the engine's own limits.
+func (l *Log) Close() error {
+	l.closeOnce.Do(func() {
+		l.stopBackground()
+		l.closeErr = errors.Join(l.marker.confirm(l.tail.stored.Load()), l.engine.close())
+	})
+	return l.closeErr
+}
+
+// stopBackground ends the writer and the tail reader and waits for them.
+func (l *Log) stopBackground() {
+	l.writer.close()
+	l.tail.close()
+	l.stop()
+	l.background.Wait()
+}
+
+// ID names the log. It is at the front of every notification id.
+func (l *Log) ID() string { return l.id.String() }
+
+// Durability returns the policy in force.
+func (l *Log) Durability() Durability {
+	switch {
+	case l.options.URL != "":
+		return DurabilityReplicated
+	case l.options.NoSync:
+		return DurabilityProcess
+	}
+	return DurabilityFsync
+}
+
+// Frozen is closed when the log can no longer be written and must be opened anew; Err then says why.
+func (l *Log) Frozen() <-chan struct{} { return l.frozen.done }
+
+// Err returns nil while the log can be written as far as is known, else an error that wraps ErrFrozen or ErrUnavailable.
+func (l *Log) Err() error {
+	if err := l.frozen.get(); err != nil {
+		return err
+	}
+	if err := l.engine.checkSpace(); err != nil {
+		return err
+	}
+	return l.writer.lastErr()
+}
+
+// Info describes a log at one moment.
+type Info struct {
+	// First is the place before the oldest retained notification. Equal to Next if none is retained.
+	First Cursor
+	// FirstWritten is when the oldest retained notification was written; zero if none is retained.
+	FirstWritten time.Time
+	// Head is the newest notification ever written; zero if there never was one.
+	Head Position
+	// HeadWritten is when it was written.
+	HeadWritten time.Time
+	// Next is the place after the head.
+	Next Cursor
+	// Batches retained, and the bytes that they take.
+	Batches, Bytes uint64
+	// MaxAge and MaxBytes are the retention; zero means no limit.
+	MaxAge   time.Duration
+	MaxBytes int64
+}
+
+// Empty reports whether no notification is retained.
+func (i Info) Empty() bool { return i.Batches == 0 }
+
+// Info returns the state of the log, including everything acknowledged before the call.
+func (l *Log) Info(ctx context.Context) (Info, error) {
+	state, err := l.state(ctx)
+	if err != nil {
+		return Info{}, err
+	}
+	// Another replica's append may be stored and not yet seen by the tail reader.
+	if err := l.tail.waitHead(ctx, state.LastSeq); err != nil {
+		return Info{}, err
+	}
+	head := l.tail.headInfo()
+	info := Info{
+		Head:        head.position,
+		HeadWritten: head.written,
+		Next:        Cursor{Stream: head.position.Stream + 1},
+		Batches:     state.Msgs,
+		Bytes:       state.Bytes,
+		MaxAge:      l.options.MaxAge,
+		MaxBytes:    l.options.MaxBytes,
+	}
+	if state.LastSeq == head.position.Stream {
+		info.HeadWritten = state.LastTime
+	}
+	info.setFirst(state)
+	return info, nil
+}
+
+func (i *Info) setFirst(state jetstream.StreamState) {
+	if state.Msgs == 0 {
+		i.First = i.Next
+		return
+	}
+	i.First, i.FirstWritten = Cursor{Stream: state.FirstSeq}, state.FirstTime
+}
+
+// state asks the engine for the stream's state.
+func (l *Log) state(ctx context.Context) (jetstream.StreamState, error) {
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return jetstream.StreamState{}, l.readError(ctx, fmt.Errorf("read the stream's state: %w", err))
+	}
+	return info.State, nil
+}
+
+// readError gives an error of the engine the meaning it has for a reader.
+func (l *Log) readError(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case l.tail.isClosed():
+		return ErrClosed
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
+
+// Head returns the newest notification that readers have been shown, and when it was written; zero if there never was one.
+func (l *Log) Head() (Position, time.Time) {
+	head := l.tail.headInfo()
+	return head.position, head.written
+}

@@ -1,0 +1,465 @@
+package eventlog
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+)
+
+const (
+	groupsStream  = "LINKSGATE_GROUPS"
+	groupsSubject = "linksgate.groups."
+	recordSuffix  = ".record"
+	// changedSubject, with the name of a group, is where the engine tells of a record that was stored.
+	changedSubject = "linksgate.changed."
+	// groupsBytes bounds the stream. What does not fit is refused: nothing in it may go by itself.
+	groupsBytes = 256 << 20
+)
+
+// The subjects of the streams.
+var (
+	groupsSubjects = []string{groupsSubject + "*" + recordSuffix, groupsSubject + "*" + progressInfix + ">"}
+	parkedSubjects = []string{parkedSubject + "*.*", replaySubject + "*.*"}
+)
+
+// MaxGroups is the most groups that a log has.
+const MaxGroups = 1000
+
+// Groups keeps what must outlive a gateway of the groups that share the log. Its methods may be called concurrently.
+//
+// A group is one record in a stream of its own, [Groups.Get], and that is the truth about it. Its place in the log is a durable
+// consumer of the engine, named after the group and its incarnation, so that one incarnation's place is never another's. The consumer
+// hands out record batches to whichever gateway asks, one gateway each, and again when it was not told for a while that the batch is
+// in hand: see [GroupReader]. How far the gateways have come inside a batch is stored beside the record, [Groups.PutProgress].
+//
+// What a group has set aside is in a third stream, under two kinds of subjects: parked, until somebody decides; and to be replayed,
+// which the group gets through a second consumer.
+//
+// A crash between two steps leaves consumers that are missing, and are made when the group is attached; or some that no group
+// has any more, and go when a log is opened.
+type Groups struct {
+	log     *Log
+	records jetstream.Stream
+	parked  jetstream.Stream
+	replica uint64
+
+	mu     sync.Mutex
+	stored map[string]map[string]struct{} // mu; by name of the log's consumer: subjects of progress that may be stored
+}
+
+// Groups returns what is kept of the log's groups.
+func (l *Log) Groups() *Groups { return l.groups }
+
+func openGroups(ctx context.Context, l *Log) (*Groups, error) {
+	g := &Groups{log: l, stored: make(map[string]map[string]struct{})}
+	if !l.engine.embedded() {
+		g.replica = newReplica()
+	}
+	var err error
+	if g.records, err = openOrCreate(ctx, l.engine.js, jetstream.StreamConfig{
+		Name:              groupsStream,
+		Description:       "Linksgate groups and their progress",
+		Subjects:          groupsSubjects,
+		MaxBytes:          groupsBytes,
+		MaxMsgsPerSubject: 1,
+		Discard:           jetstream.DiscardNew,
+		Replicas:          l.options.Replicas,
+		RePublish: &jetstream.RePublish{
+			Source: groupsSubject + "*" + recordSuffix, Destination: changedSubject + "{{wildcard(1)}}", HeadersOnly: true,
+		},
+	}); err != nil {
+		return nil, err
+	}
+	g.parked, err = openOrCreate(ctx, l.engine.js, jetstream.StreamConfig{
+		Name:              parkedStream,
+		Description:       "Linksgate notifications that groups have parked",
+		Subjects:          parkedSubjects,
+		MaxAge:            l.options.ParkedAge,
+		MaxBytes:          l.options.ParkedBytes,
+		MaxMsgsPerSubject: 1,
+		Replicas:          l.options.Replicas,
+	})
+	return g, err
+}
+
+// validName reports whether a name can be part of a subject: a lower-case letter, and up to 62 more, digits and hyphens.
+func validName(name string) bool {
+	for i, c := range []byte(name) {
+		if c >= 'a' && c <= 'z' || i > 0 && (c >= '0' && c <= '9' || c == '-') {
+			continue
+		}
+		return false
+	}
+	return name != "" && len(name) <= 63
+}
+
+func recordSubject(name string) string { return groupsSubject + name + recordSuffix }
+
+// begin bounds a call to the engine, unless there is no use in it. The context that it returns is for the engine alone: why a call
+// failed is found out with fail and the caller's own.
+func (g *Groups) begin(ctx context.Context) (context.Context, func(), error) {
+	if err := g.log.usable(); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	stop := context.AfterFunc(g.log.engine.broken, cancel) // a server that gave up does not answer
+	return ctx, func() { stop(); cancel() }, nil
+}
+
+// usable returns an error if the log is closed or frozen.
+func (l *Log) usable() error {
+	select {
+	case <-l.writer.closing:
+		return ErrClosed
+	default:
+		return l.frozen.get()
+	}
+}
+
+// fail gives an error of the engine the meaning it has for a caller with a context.
+func (g *Groups) fail(ctx context.Context, what string, err error) error {
+	if frozen := g.log.frozen.get(); frozen != nil {
+		return fmt.Errorf("%s: %w", what, frozen)
+	}
+	return fmt.Errorf("%s: %w", what, g.log.readError(ctx, err))
+}
+
+// publish stores a message durably, within a bounded time. expected is the sequence that the last message of its subject must
+// have, else the error is ErrGroupChanged.
+func (g *Groups) publish(ctx context.Context, what string, message *nats.Msg, options ...jetstream.PublishOpt) (uint64, error) {
+	bounded, end, err := g.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	if err := g.log.engine.checkSpace(); err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	ack, err := g.log.engine.publish(bounded, message, options...)
+	switch {
+	case isWrongSequence(err):
+		return 0, fmt.Errorf("%s: %w", what, ErrGroupChanged)
+	case err != nil:
+		return 0, g.fail(ctx, what, err)
+	}
+	return ack.Sequence, nil
+}
+
+// isWrongSequence reports whether a message was refused because another one was stored before.
+func isWrongSequence(err error) bool {
+	var apiErr *jetstream.APIError
+	return errors.As(err, &apiErr) && (apiErr.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		apiErr.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+}
+
+// last returns the message of a subject; nil if there is none.
+func (g *Groups) last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstream.RawStreamMsg, error) {
+	bounded, end, err := g.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	message, err := stream.GetLastMsgForSubject(bounded, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, g.fail(ctx, "read "+subject, err)
+	}
+	return message, nil
+}
+
+// remove deletes one message, if it is there.
+func (g *Groups) remove(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
+	bounded, end, err := g.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	err = stream.DeleteMsg(bounded, sequence)
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		return nil
+	}
+	return g.fail(ctx, "remove", err)
+}
+
+// purge deletes the messages of subjects that were stored before a sequence; 0: all.
+func (g *Groups) purge(ctx context.Context, stream jetstream.Stream, subjects string, before uint64) error {
+	bounded, end, err := g.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	options := []jetstream.StreamPurgeOpt{jetstream.WithPurgeSubject(subjects)}
+	if before > 0 {
+		options = append(options, jetstream.WithPurgeSequence(before))
+	}
+	if err := stream.Purge(bounded, options...); err != nil {
+		return g.fail(ctx, "purge", err)
+	}
+	return nil
+}
+
+// storedGroup is what is stored under the name of a group.
+type storedGroup struct {
+	record   *linksgatev1.GroupRecord // nil if the group was deleted
+	revision uint64                   // 0 if nothing is stored
+}
+
+func (g *Groups) get(ctx context.Context, name string) (storedGroup, error) {
+	message, err := g.last(ctx, g.records, recordSubject(name))
+	switch {
+	case err != nil:
+		return storedGroup{}, err
+	case message == nil:
+		return storedGroup{}, nil
+	case len(message.Data) == 0:
+		return storedGroup{revision: message.Sequence}, nil
+	}
+	record, err := parseRecord(name, message.Data)
+	return storedGroup{record, message.Sequence}, err
+}
+
+func parseRecord(name string, data []byte) (*linksgatev1.GroupRecord, error) {
+	record := new(linksgatev1.GroupRecord)
+	if err := proto.Unmarshal(data, record); err != nil {
+		return nil, fmt.Errorf("group %s: %w: %w", name, ErrDamaged, err)
+	}
+	if record.GetGroup().GetName() != name {
+		return nil, fmt.Errorf("group %s: %w: its record names %q", name, ErrDamaged, record.GetGroup().GetName())
+	}
+	return record, nil
+}
+
+// put stores a record if the last one stored under its name has a sequence; 0: if there is none.
+func (g *Groups) put(ctx context.Context, name string, record *linksgatev1.GroupRecord, revision uint64) (uint64, error) {
+	var data []byte // empty: deleted
+	if record != nil {
+		var err error
+		if data, err = proto.Marshal(record); err != nil {
+			return 0, fmt.Errorf("store group %s: %w", name, err)
+		}
+	}
+	return g.publish(ctx, "store group "+name, &nats.Msg{Subject: recordSubject(name), Data: data},
+		jetstream.WithExpectLastSequencePerSubject(revision))
+}
+
+// Create returns nil only if the group is durable. Its consumers are made then, or when it is first attached. Errors: ErrNoGroup if
+// the name cannot be one, ErrGroupExists, ErrTooManyGroups (gateways that create groups at the same moment may pass MaxGroups a
+// little), ErrUnavailable, ErrClosed. After ErrUnavailable the group may or may not exist.
+func (g *Groups) Create(ctx context.Context, record *linksgatev1.GroupRecord) error {
+	name := record.GetGroup().GetName()
+	if !validName(name) {
+		return fmt.Errorf("create group %q: %w", name, ErrNoGroup)
+	}
+	stored, err := g.get(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case stored.record != nil:
+		return fmt.Errorf("%w: %s", ErrGroupExists, name)
+	}
+	count, err := g.count(ctx, g.records, recordSubject("*"))
+	switch {
+	case err != nil:
+		return err
+	case count >= MaxGroups:
+		return fmt.Errorf("%w: there are %d", ErrTooManyGroups, count)
+	}
+	if _, err = g.put(ctx, name, record, stored.revision); errors.Is(err, ErrGroupChanged) {
+		return fmt.Errorf("%w: %s", ErrGroupExists, name) // somebody was faster
+	}
+	if err != nil {
+		return err
+	}
+	g.prepare(ctx, record)
+	return nil
+}
+
+// prepare makes a group's consumers ahead of their use, if that can be done now.
+func (g *Groups) prepare(ctx context.Context, record *linksgatev1.GroupRecord) {
+	for _, source := range sources {
+		if _, err := g.refresh(ctx, record, source); err != nil {
+			g.log.options.Logger.Warn("a group's consumer will be made later", "group", record.GetGroup().GetName(), "error", err)
+		}
+	}
+}
+
+// Get returns a group and its revision, for Put. Errors: ErrNoGroup, ErrDamaged, ErrUnavailable, ErrClosed.
+func (g *Groups) Get(ctx context.Context, name string) (*linksgatev1.GroupRecord, uint64, error) {
+	if !validName(name) {
+		return nil, 0, fmt.Errorf("%w: %q", ErrNoGroup, name)
+	}
+	stored, err := g.get(ctx, name)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case stored.record == nil:
+		return nil, 0, fmt.Errorf("%w: %s", ErrNoGroup, name)
+	}
+	return stored.record, stored.revision, nil
+}
+
+// List returns all groups, by name. One whose record is damaged is left out, and logged. Errors: ErrUnavailable, ErrClosed.
+func (g *Groups) List(ctx context.Context) ([]*linksgatev1.GroupRecord, error) {
+	records, _, err := g.list(ctx)
+	return records, err
+}
+
+// list returns all groups by name, and the names and revisions of those that were deleted and may have left something.
+func (g *Groups) list(ctx context.Context) (records []*linksgatev1.GroupRecord, deleted map[string]uint64, err error) {
+	deleted = make(map[string]uint64)
+	err = g.read(ctx, g.records, recordSubject("*"), 1, func(message storedMessage) bool {
+		name := strings.TrimSuffix(strings.TrimPrefix(message.subject, groupsSubject), recordSuffix)
+		if len(message.data) == 0 {
+			deleted[name] = message.sequence
+			return true
+		}
+		record, err := parseRecord(name, message.data)
+		if err != nil {
+			g.log.options.Logger.Error("the record of a group cannot be read", "group", name, "error", err)
+			return true
+		}
+		records = append(records, record)
+		return true
+	})
+	sortRecords(records)
+	return records, deleted, err
+}
+
+// Put replaces the record of a group that still has a revision, and returns nil only if that is durable. Where the lease duration
+// differs, the group's consumers follow. Where the incarnation differs, the group was moved: the consumers and the progress
+// of the old one are removed, and claims of it are worth nothing any more. Errors: ErrGroupChanged, ErrNoGroup, ErrUnavailable, ErrClosed.
+func (g *Groups) Put(ctx context.Context, record *linksgatev1.GroupRecord, revision uint64) error {
+	name := record.GetGroup().GetName()
+	old, current, err := g.Get(ctx, name)
+	switch {
+	case err != nil:
+		return err
+	case current != revision:
+		return fmt.Errorf("store group %s: %w", name, ErrGroupChanged)
+	}
+	if _, err := g.put(ctx, name, record, revision); err != nil {
+		return err
+	}
+	// A crash from here on leaves the old incarnation's consumers and progress, which nobody asks for.
+	if incarnation(old) != incarnation(record) {
+		if err := g.removeIncarnation(ctx, old); err != nil {
+			g.log.options.Logger.Warn("a group's former place in the log could not be removed", "group", name, "error", err)
+		}
+	}
+	g.prepare(ctx, record)
+	return nil
+}
+
+// removeIncarnation removes what belongs to one incarnation of a group.
+func (g *Groups) removeIncarnation(ctx context.Context, record *linksgatev1.GroupRecord) error {
+	name := consumerName(record)
+	g.forgetProgress(name)
+	return errors.Join(
+		g.deleteConsumer(ctx, g.log.stream, name), g.deleteConsumer(ctx, g.parked, name),
+		g.purge(ctx, g.records, progressPrefix(record)+">", 0))
+}
+
+// Delete deletes a group and what it has parked. It returns nil only if the group is gone for good; what cannot be removed of the
+// rest then goes when a log is opened. Errors: ErrNoGroup, ErrGroupChanged, ErrUnavailable, ErrClosed.
+func (g *Groups) Delete(ctx context.Context, name string) error {
+	record, revision, err := g.Get(ctx, name)
+	if err != nil {
+		return err
+	}
+	// An empty record is durable, and told to those who watch, where the removal of a message is neither. A crash from here on
+	// leaves it, and it says what is to be removed still.
+	revision, err = g.put(ctx, name, nil, revision)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(g.removeIncarnation(ctx, record), g.removeRest(ctx, name, revision)); err != nil {
+		g.log.options.Logger.Warn("not all that a deleted group had could be removed", "group", name, "error", err)
+	}
+	return nil
+}
+
+// removeRest removes what a deleted group has left, and at last the empty record with a revision that says so. What a new group of
+// the name stores is younger than that.
+func (g *Groups) removeRest(ctx context.Context, name string, revision uint64) error {
+	bounded, end, err := g.begin(ctx)
+	if err != nil {
+		return err
+	}
+	info, err := g.parked.Info(bounded)
+	end()
+	if err != nil {
+		return g.fail(ctx, "remove what group "+name+" has parked", err)
+	}
+	if err := errors.Join(
+		g.purge(ctx, g.records, groupsSubject+name+progressInfix+">", revision),
+		g.purge(ctx, g.parked, parkedSubject+name+".*", info.State.LastSeq+1),
+		g.purge(ctx, g.parked, replaySubject+name+".*", info.State.LastSeq+1),
+	); err != nil {
+		return err
+	}
+	return g.remove(ctx, g.records, revision)
+}
+
+// tidy removes what crashes have left of groups that are gone.
+func (g *Groups) tidy(ctx context.Context) error {
+	// In this order: a group is stored before it has a consumer or progress.
+	info, err := g.records.Info(ctx, jetstream.WithSubjectFilter(groupsSubject+"*"+progressInfix+">"))
+	if err != nil {
+		return err
+	}
+	names := make(map[jetstream.Stream][]string)
+	for _, stream := range []jetstream.Stream{g.log.stream, g.parked} {
+		lister := stream.ConsumerNames(ctx)
+		for name := range lister.Name() {
+			if strings.HasPrefix(name, consumerPrefix) {
+				names[stream] = append(names[stream], name)
+			}
+		}
+		if err := lister.Err(); err != nil {
+			return err
+		}
+	}
+	records, deleted, err := g.list(ctx)
+	if err != nil {
+		return err
+	}
+	known, progress := make(map[string]bool), make(map[string]bool)
+	for _, record := range records {
+		known[consumerName(record)] = true
+		progress[progressPrefix(record)] = true
+	}
+	var errs []error
+	for name, revision := range deleted {
+		errs = append(errs, g.removeRest(ctx, name, revision))
+	}
+	for subject := range info.State.Subjects {
+		if prefix := incarnationPrefix(subject); !progress[prefix] {
+			progress[prefix] = true // once
+			errs = append(errs, g.purge(ctx, g.records, prefix+">", 0))
+		}
+	}
+	for stream, all := range names {
+		for _, name := range all {
+			if !known[name] {
+				errs = append(errs, g.deleteConsumer(ctx, stream, name))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// incarnation names an incarnation of a group.
+func incarnation(record *linksgatev1.GroupRecord) string {
+	return hex.EncodeToString(record.GetIncarnation())
+}

@@ -1,0 +1,230 @@
+package eventlog
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	markFile = "mark.json"
+	// reserveStep is how many sequences are reserved at once.
+	reserveStep = 4096
+	// reserveMargin is more than may be stored between two looks.
+	reserveMargin = 64
+	// confirmInterval is how often what was stored is confirmed while the log is written.
+	confirmInterval = time.Second
+)
+
+// mark is what an embedded log remembers of itself beside the engine. The engine takes a stream whose end is damaged or gone for a
+// shorter one, and would give out the same sequences again: tokens that clients hold would lead astray, and the loss would show
+// nowhere. The mark tells that something is missing, and where to go on.
+type mark struct {
+	// LogID of the log.
+	LogID string `json:"log_id"`
+	// Confirmed is a stream sequence that was stored. Some more may have been, up to Reserved.
+	Confirmed uint64 `json:"confirmed"`
+	// Reserved is a bound: no greater stream sequence was ever given out.
+	Reserved uint64 `json:"reserved"`
+}
+
+// marker keeps the mark of a directory.
+type marker struct {
+	dir    string
+	logger *slog.Logger
+	found  bool // there was a mark when the log was opened
+
+	mu   sync.Mutex
+	mark mark // mu; as it is on disk
+}
+
+// readMark reads the mark of a directory.
+func readMark(dir string) (m mark, found bool, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, markFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return mark{}, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &m)
+	}
+	if err == nil {
+		_, err = parseLogID(m.LogID)
+	}
+	if err != nil {
+		return mark{}, false, fmt.Errorf("read the mark of the log: %w", err)
+	}
+	return m, true, nil
+}
+
+// openMarker reads the mark. One that cannot be read is written anew: it protects against what did not happen at the same time.
+func openMarker(dir string, logger *slog.Logger) *marker {
+	m := &marker{dir: dir, logger: logger}
+	var err error
+	if m.mark, m.found, err = readMark(dir); err != nil {
+		logger.Error("the mark of the log is damaged and will be written anew", "error", err)
+	}
+	return m
+}
+
+// save makes a mark durable, whole or not at all. The caller holds mu.
+func (m *marker) save(next mark) error {
+	if next == m.mark {
+		return nil
+	}
+	data, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(m.dir, markFile)
+	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the mark of the log: %w", err)
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(m.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("write the mark of the log (make room, or make %s writable): %w", m.dir, err)
+	}
+	m.mark = next
+	return nil
+}
+
+// reserve returns nil only if the sequences that follow on what is stored are reserved. Nil is a marker that does nothing.
+func (m *marker) reserve(stored uint64) error {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if stored+reserveMargin <= m.mark.Reserved {
+		return nil
+	}
+	return m.save(mark{LogID: m.mark.LogID, Confirmed: stored, Reserved: stored + reserveStep})
+}
+
+// confirm notes what is stored.
+func (m *marker) confirm(stored uint64) error {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.save(mark{LogID: m.mark.LogID, Confirmed: stored, Reserved: max(m.mark.Reserved, stored)})
+}
+
+// run confirms what is stored, as long as the log is open.
+func (m *marker) run(ctx context.Context, stored func() uint64) {
+	ticker := time.NewTicker(confirmInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := m.confirm(stored()); err != nil {
+				m.logger.Warn("what is stored could not be confirmed", "error", err)
+			}
+		}
+	}
+}
+
+// openStream opens the log's stream, and mends what the mark says is missing: the log keeps its id, and goes on after every sequence
+// that may have been given out. Readers find the missing ones as a gap.
+func (m *marker) openStream(ctx context.Context, e *engine, config jetstream.StreamConfig) (jetstream.Stream, logID, error) {
+	if m.found {
+		config.Metadata = map[string]string{logIDKey: m.mark.LogID}
+		if err := m.restoreSettings(ctx, e, &config); err != nil {
+			return nil, logID{}, err
+		}
+	}
+	stream, id, err := openWithID(ctx, e.js, config)
+	if err != nil {
+		return nil, logID{}, err
+	}
+	if m.found && id.String() == m.mark.LogID {
+		if stream, err = m.restoreEnd(ctx, e, stream); err != nil {
+			return nil, logID{}, err
+		}
+	}
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, logID{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := mark{LogID: id.String(), Confirmed: info.State.LastSeq, Reserved: info.State.LastSeq + reserveStep}
+	return stream, id, m.save(next)
+}
+
+// restoreSettings makes room for new settings of a stream that the engine does not find. Where there are records, it takes them up;
+// where there are none, the new stream begins after all that was.
+func (m *marker) restoreSettings(ctx context.Context, e *engine, config *jetstream.StreamConfig) error {
+	_, err := e.js.Stream(ctx, streamName)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	m.logger.Error("the settings of the log are missing or damaged: they are made anew, the log keeps its id", "log_id", m.mark.LogID)
+	dir := filepath.Join(m.dir, streamsDir, streamName)
+	for _, name := range []string{settingsFile, settingsSumFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove the damaged settings of the log: %w", err)
+		}
+	}
+	blocks, err := filepath.Glob(filepath.Join(dir, recordsDir, "*"+blockSuffix))
+	if err == nil && len(blocks) == 0 {
+		config.FirstSeq = m.mark.Reserved + 1
+	}
+	return err
+}
+
+// restoreEnd makes a stream that has lost its end go on after every sequence that may have been given out.
+func (m *marker) restoreEnd(ctx context.Context, e *engine, stream jetstream.Stream) (jetstream.Stream, error) {
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	last := info.State.LastSeq
+	if last >= m.mark.Confirmed {
+		return stream, nil
+	}
+	m.logger.Error("the log has lost its end: record batches are missing; readers will be told of a gap",
+		"last_stream_sequence", last, "confirmed", m.mark.Confirmed, "going_on_after", m.mark.Reserved)
+	if info.State.Msgs == 0 {
+		config := info.Config
+		config.FirstSeq = m.mark.Reserved + 1
+		if err := e.js.DeleteStream(ctx, streamName); err != nil {
+			return nil, fmt.Errorf("remove the empty log: %w", err)
+		}
+		return e.js.CreateStream(ctx, config)
+	}
+	// An empty message is no record batch: it is read as damaged.
+	for ; last < m.mark.Reserved; last++ {
+		if _, err := e.js.PublishMsgAsync(&nats.Msg{Subject: subject}); err != nil {
+			return nil, fmt.Errorf("fill the place of the missing end: %w", err)
+		}
+	}
+	select {
+	case <-e.js.PublishAsyncComplete():
+	case <-ctx.Done():
+		return nil, fmt.Errorf("fill the place of the missing end: %w", context.Cause(ctx))
+	}
+	if info, err = stream.Info(ctx); err == nil && info.State.LastSeq < m.mark.Reserved {
+		err = fmt.Errorf("fill the place of the missing end: reached only %d of %d", info.State.LastSeq, m.mark.Reserved)
+	}
+	return stream, err
+}

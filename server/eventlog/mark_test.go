@@ -1,0 +1,215 @@
+package eventlog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Whatever becomes of the engine's files while the gateway is stopped, the log keeps its id, gives no sequence out again, and tells
+// readers of what is missing.
+func TestLostFilesAreNoticedAtOpen(t *testing.T) {
+	newest := func(t *testing.T, dir string) string {
+		t.Helper()
+		blocks, err := filepath.Glob(filepath.Join(recordsPath(dir, streamName), "*"+blockSuffix))
+		if err != nil || len(blocks) < 2 {
+			t.Fatalf("%d blocks, %v: the damage needs more", len(blocks), err)
+		}
+		return blocks[len(blocks)-1]
+	}
+	for name, harm := range map[string]func(t *testing.T, dir string){
+		"last block gone":      func(t *testing.T, dir string) { remove(t, newest(t, dir)) },
+		"last block cut short": func(t *testing.T, dir string) { flip(3, 40)(t, newest(t, dir)) },
+		"records gone":         func(t *testing.T, dir string) { remove(t, recordsPath(dir, streamName)) },
+		"settings damaged": func(t *testing.T, dir string) {
+			flip(0, 40)(t, filepath.Join(dir, streamsDir, streamName, settingsFile))
+		},
+		"stream gone": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, streamsDir, streamName)) },
+		"nothing":     func(*testing.T, string) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stopped, killed := dataDirs(t)
+			mark, err := os.ReadFile(filepath.Join(stopped, markFile)) // as it is a second later
+			if err == nil {
+				err = os.WriteFile(filepath.Join(killed, markFile), mark, 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			before, _, err := readMark(killed)
+			if err != nil || before.Confirmed != checkedBatches {
+				t.Fatalf("%+v %v", before, err)
+			}
+			harm(t, killed)
+
+			l := openLog(t, Options{Dir: killed, NoSync: true})
+			if l.ID() != before.LogID {
+				t.Errorf("the log's id became %s, it was %s", l.ID(), before.LogID)
+			}
+			p, err := l.Append(t.Context(), notification(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.Stream <= before.Confirmed {
+				t.Errorf("stream sequence %d was given out again, %d were confirmed", p.Stream, before.Confirmed)
+			}
+			found, missing := readThrough(t, l, Cursor{Stream: 1}, Cursor{Stream: p.Stream + 1})
+			if found+missing < checkedBatches+1 {
+				t.Errorf("%d batches read and %d told as missing, of %d", found, missing, checkedBatches+1)
+			}
+			if name != "nothing" && name != "settings damaged" && missing == 0 {
+				t.Error("nothing was lost: nothing was tested")
+			}
+			// What a reader had is good, wherever it was.
+			last := Cursor{Stream: before.Confirmed + 1}
+			if found, _ := readThrough(t, l, last, Cursor{Stream: p.Stream + 1}); found != 1 {
+				t.Errorf("a reader that had everything read %d notifications, want the new one", found)
+			}
+		})
+	}
+}
+
+// readThrough counts the batches that are read and those that are told as missing.
+func readThrough(t *testing.T, l *Log, from, until Cursor) (found, missing uint64) {
+	t.Helper()
+	for step, err := range l.Read(t.Context(), from, ReadOptions{Until: until, Pulse: time.Second}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found += uint64(len(step.Records)) // one in each batch
+		if step.Gap != nil {
+			missing += step.Gap.Batches
+		}
+	}
+	return found, missing
+}
+
+// A mark that is damaged or missing does not keep a log from being opened.
+func TestLogOpensWithoutItsMark(t *testing.T) {
+	for name, harm := range map[string]damage{"missing": remove, "damaged": func(t *testing.T, path string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := openLog(t, Options{Dir: dir})
+			id := l.ID()
+			want := appendAll(t, l, 0, 10, 1)
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			harm(t, filepath.Join(dir, markFile))
+			l = openLog(t, Options{Dir: dir})
+			if l.ID() != id {
+				t.Errorf("the log's id became %s, it was %s", l.ID(), id)
+			}
+			checkExactly(t, l, readTo(t, l, Cursor{Stream: 1}, nil), want)
+		})
+	}
+}
+
+// No sequence is given out that was not reserved before, so the mark bounds what may have been.
+func TestSequencesAreReservedBeforeTheyAreGivenOut(t *testing.T) {
+	dir := t.TempDir()
+	l := openLog(t, Options{Dir: dir, NoSync: true})
+	for n := range reserveStep + 100 {
+		p, err := l.Append(t.Context(), notification(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n%500 != 0 && n < reserveStep-10 {
+			continue
+		}
+		if m, found, err := readMark(dir); err != nil || !found || m.Reserved < p.Stream {
+			t.Fatalf("sequence %d with the mark %+v, %v", p.Stream, m, err)
+		}
+	}
+}
+
+func TestMarkIsWrittenWholeOrNotAtAll(t *testing.T) {
+	dir := t.TempDir()
+	m := openMarker(dir, Options{}.withDefaults().Logger)
+	m.mark.LogID = newLogID().String()
+	if err := m.confirm(7); err != nil {
+		t.Fatal(err)
+	}
+	// A directory in the way of the new file: nothing can be written any more.
+	if err := os.Mkdir(filepath.Join(dir, markFile+".new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.confirm(8); err == nil {
+		t.Error("nothing can be written, and nobody says so")
+	}
+	if got, found, err := readMark(dir); err != nil || !found || got.Confirmed != 7 {
+		t.Errorf("%+v %v %v", got, found, err)
+	}
+	if err := m.reserve(100_000); err == nil || errors.Is(err, ErrFrozen) {
+		t.Errorf("reserve: %v", err)
+	}
+}
+
+// A flipped byte in a sequence must not keep the engine busy with all the sequences in between, and is mended where only it was hit.
+func TestDamagedSequencesAreMended(t *testing.T) {
+	_, killed := dataDirs(t)
+	stopped, _ := dataDirs(t)
+	for name, source := range map[string]string{"stopped": stopped, "killed": killed} {
+		for _, record := range []int{0, 1, 40} {
+			for offset := 4 + 3; offset < 4+8; offset++ { // from the byte on that makes a step too great
+				for _, block := range []string{"1.blk", "2.blk"} {
+					t.Run(fmt.Sprint(name, " ", block, " record ", record, " byte ", offset), func(t *testing.T) {
+						dir := filepath.Join(t.TempDir(), "log")
+						copyDir(t, source, dir)
+						path := filepath.Join(recordsPath(dir, streamName), block)
+						sound, err := os.ReadFile(path)
+						if err != nil {
+							t.Fatal(err)
+						}
+						flip(record, offset)(t, path)
+						if _, err := settleFiles(dir, slog.New(slog.DiscardHandler)); err != nil {
+							t.Fatal(err)
+						}
+						mended, err := os.ReadFile(path)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if marked := offset == 4+7; !marked && !bytes.Equal(sound, mended) {
+							t.Error("the record was not mended")
+						}
+					})
+				}
+			}
+		}
+	}
+	// And a sound log is left alone, wherever its sequences are.
+	l := openLog(t, Options{Dir: killed, NoSync: true})
+	if found, missing := readThrough(t, l, Cursor{Stream: 1}, Cursor{Stream: checkedBatches + 1}); found != checkedBatches || missing != 0 {
+		t.Errorf("%d read and %d missing of %d", found, missing, checkedBatches)
+	}
+}
+
+func TestHighSequencesAreNotTakenForDamage(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "7.blk")
+	var block []byte
+	for n := range uint64(3) {
+		record := binary.LittleEndian.AppendUint32(nil, leastRecord)
+		record = binary.LittleEndian.AppendUint64(record, 5<<40+n)
+		block = append(block, append(record, make([]byte, leastRecord-len(record))...)...)
+	}
+	if err := os.WriteFile(path, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	last, err := mendBlock(path, 0, slog.New(slog.DiscardHandler))
+	got, readErr := os.ReadFile(path)
+	if err != nil || readErr != nil || last != 5<<40+2 || !bytes.Equal(got, block) {
+		t.Errorf("last %d, changed: %v, %v %v", last, !bytes.Equal(got, block), err, readErr)
+	}
+}
