@@ -1,0 +1,85 @@
+package webhook
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+)
+
+// metrics count requests. Labels have few values: kinds, reasons and status codes, never anything that a sender chooses.
+type metrics struct {
+	requests   *prometheus.CounterVec
+	quarantine *prometheus.CounterVec
+	duration   prometheus.Histogram
+}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "linksgate_webhook_requests_total",
+			Help: "Requests from Linksfield, by kind, status code of the answer, and reason for it.",
+		}, []string{"kind", "code", "reason"}),
+		quarantine: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "linksgate_webhook_quarantined_total",
+			Help: "Refused requests to known URLs, by whether they were kept in quarantine.",
+		}, []string{"outcome"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "linksgate_webhook_stored_duration_seconds",
+			Help:    "Time from the headers of a request to its 200, reading the body and the log's write included.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+	}
+	if registry != nil {
+		registry.MustRegister(m.requests, m.quarantine, m.duration)
+	}
+	return m
+}
+
+func (m *metrics) observe(kind string, a *answer, took time.Duration) {
+	m.requests.WithLabelValues(kind, strconv.Itoa(a.status), a.reason).Inc()
+	if a.status == http.StatusOK {
+		m.duration.Observe(took.Seconds())
+	}
+}
+
+// limitedLogger logs refused requests, but not every one: a hostile sender must not fill the log. What it leaves out it counts.
+type limitedLogger struct {
+	logger  *slog.Logger
+	limiter *rate.Limiter
+	left    atomic.Int64
+}
+
+func newLimitedLogger(logger *slog.Logger) *limitedLogger {
+	return &limitedLogger{logger: logger, limiter: rate.NewLimiter(5, 20)}
+}
+
+func (l *limitedLogger) refused(rt route, a *answer) {
+	if !l.limiter.Allow() {
+		l.left.Add(1)
+		return
+	}
+	level := slog.LevelWarn
+	if a.status >= http.StatusInternalServerError {
+		level = slog.LevelError
+	}
+	attrs := []slog.Attr{
+		slog.Int("status", a.status),
+		slog.String("reason", a.reason),
+		slog.String("account", rt.account),
+		slog.String("kind", rt.kindName),
+		slog.String("source", rt.source.String()),
+	}
+	if a.err != nil {
+		attrs = append(attrs, slog.Any("error", a.err))
+	}
+	if left := l.left.Swap(0); left > 0 {
+		attrs = append(attrs, slog.Int64("refusals_not_logged_before", left))
+	}
+	l.logger.LogAttrs(context.Background(), level, "notification refused", attrs...)
+}

@@ -1,0 +1,159 @@
+package webhook
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/jsondoc"
+	"github.com/linksgate/linksgate/server/payload"
+	"github.com/linksgate/linksgate/server/signature"
+)
+
+// maxHeaderText bounds each header value that is recorded.
+const maxHeaderText = 4 << 10
+
+// receivedRequest is a whole request to a known URL: what there is before anything is known to be true.
+type receivedRequest struct {
+	route
+	at      time.Time
+	headers http.Header
+	body    []byte // the caller's; not kept
+}
+
+// accept verifies and types a request. It returns either the notification or why there is none.
+func (r receivedRequest) accept() (*linksgatev1.Notification, *answer) {
+	doc, err := jsondoc.Parse(r.body)
+	if err != nil {
+		return nil, refuseBody(err)
+	}
+	verification, err := r.verify(doc)
+	if err != nil {
+		return nil, refuseSignature(err)
+	}
+	return r.notification(doc, verification), nil
+}
+
+// verify applies the URL's signature policy.
+func (r receivedRequest) verify(doc *jsondoc.Document) (*linksgatev1.Verification, error) {
+	unsigned := &linksgatev1.Verification{Status: linksgatev1.VerificationStatus_VERIFICATION_STATUS_UNSIGNED}
+	if r.policy.Signature == SignatureNone {
+		return unsigned, nil
+	}
+	verified, err := signature.Verify(r.headers, doc, r.body, r.keys)
+	if errors.Is(err, signature.ErrMissing) && r.policy.Signature == SignatureIfPresent {
+		return unsigned, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.uses.record(SecretID{r.account, verified.Scheme, verified.KeyID, verified.SecretName}, r.at)
+	return &linksgatev1.Verification{
+		Status:     linksgatev1.VerificationStatus_VERIFICATION_STATUS_VERIFIED,
+		Scheme:     schemes[verified.Scheme],
+		KeyId:      verified.KeyID,
+		SecretName: verified.SecretName,
+		Reading:    verified.Reading,
+	}, nil
+}
+
+var schemes = map[string]linksgatev1.SignatureScheme{
+	signature.SchemeMD5:  linksgatev1.SignatureScheme_SIGNATURE_SCHEME_MD5,
+	signature.SchemeHMAC: linksgatev1.SignatureScheme_SIGNATURE_SCHEME_HMAC_SHA1,
+}
+
+// notification records what was received. doc is nil if the body could not be read.
+func (r receivedRequest) notification(doc *jsondoc.Document, verification *linksgatev1.Verification) *linksgatev1.Notification {
+	n := &linksgatev1.Notification{
+		Account:       r.account,
+		Kind:          r.kind,
+		ReceivedAt:    timestamppb.New(r.at),
+		Verification:  verification,
+		Headers:       recordedHeaders(r.headers),
+		ContentDigest: contentDigest(r.body),
+		DuplicateKey:  duplicateKey(r.kind, r.headers, r.body),
+		TraceContext:  traceContext(r.headers),
+	}
+	if utf8.Valid(r.body) {
+		n.Raw = &linksgatev1.Notification_Body{Body: string(r.body)}
+	} else {
+		n.Raw = &linksgatev1.Notification_BodyBytes{BodyBytes: bytes.Clone(r.body)}
+	}
+	payload.Fill(n, doc)
+	return n
+}
+
+// duplicateKey is equal for requests that are copies of one notification, and empty where Linksfield documents no copies: two
+// identical order status bodies may be two events.
+//
+// Copies are known of two kinds: data usage alerts are repeated until they are accepted, and results of asynchronous Cube
+// calls are resent. Of Cube, the signed timestamp takes part: whether a resend has a new one is not documented, and storing
+// it twice is better than losing an event. A request with `x-lf-delivery` is a copy of another with the same value; what the
+// value means is not documented either, so the body takes part.
+func duplicateKey(kind linksgatev1.Kind, headers http.Header, body []byte) []byte {
+	var distinguishing string
+	delivery := headers.Get("X-Lf-Delivery")
+	switch {
+	case delivery != "":
+		distinguishing = "delivery:" + delivery
+	case kind == linksgatev1.Kind_KIND_DATA_USAGE_ALERT:
+		distinguishing = "content:"
+	case kind == linksgatev1.Kind_KIND_CUBE:
+		distinguishing = "timestamp:" + headers.Get("X-Lf-Timestamp")
+	default:
+		return nil
+	}
+	hash := sha256.New()
+	hash.Write([]byte(distinguishing))
+	hash.Write([]byte{0}) // not in a header value
+	hash.Write(body)
+	return hash.Sum(nil)[:16]
+}
+
+func contentDigest(body []byte) string {
+	digest := sha256.Sum256(body)
+	return "sha256:" + hex.EncodeToString(digest[:])
+}
+
+func traceContext(headers http.Header) *linksgatev1.TraceContext {
+	parent := headers.Get("Traceparent")
+	if parent == "" {
+		return nil
+	}
+	return &linksgatev1.TraceContext{
+		Traceparent: headerText(parent), Tracestate: headerText(strings.Join(headers.Values("Tracestate"), ",")),
+	}
+}
+
+// recordedHeaders picks the headers that matter, by name; the values of a repeated one stay in order.
+func recordedHeaders(headers http.Header) []*linksgatev1.Header {
+	recorded := make([]*linksgatev1.Header, 0, 5)
+	for name, values := range headers {
+		if !strings.HasPrefix(name, "X-Lf-") && name != "Content-Type" {
+			continue
+		}
+		name = strings.ToLower(name)
+		for _, value := range values {
+			recorded = append(recorded, &linksgatev1.Header{Name: headerText(name), Value: headerText(value)})
+		}
+	}
+	slices.SortStableFunc(recorded, func(a, b *linksgatev1.Header) int { return strings.Compare(a.Name, b.Name) })
+	return recorded
+}
+
+// headerText makes a header value fit for a protobuf string.
+func headerText(value string) string {
+	if len(value) > maxHeaderText {
+		value = value[:maxHeaderText]
+	}
+	return strings.ToValidUTF8(value, "\uFFFD")
+}
