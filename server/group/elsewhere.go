@@ -1,0 +1,161 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+// settleElsewhere does what the actions, all of one kind, ask for with notifications that this gateway does not have in hand.
+func (s *session) settleElsewhere(ctx context.Context, actions []action, leases []lease, which []int, results []*linksgatev1.LeaseResult) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)() // the next session must not wait for it
+	place := sync.OnceValues(func() (eventlog.GroupState, error) { return s.reader.State(ctx) })
+	givers := make(map[uint64][]int)
+	for _, i := range which {
+		if replica := leases[i].replica; replica != s.groups.store.Replica() {
+			givers[replica] = append(givers[replica], i)
+		}
+	}
+	for replica, asked := range givers {
+		answer, err := s.groups.store.Ask(ctx, replica, methods[actions[0].kind], encode(s.name, pick(actions, asked)))
+		switch {
+		case errors.Is(err, eventlog.ErrNoPeer): // it is gone
+		case err != nil:
+			for _, i := range asked {
+				results[i] = unavailable()
+			}
+		default:
+			takeResults(answer, asked, results)
+		}
+	}
+	open := func(i int) bool { return results[i] == nil }
+	// Whoever gave a lease may have handed the notification back since.
+	if asked := filter(which, open); len(asked) > 0 {
+		request := encode(s.name, pick(actions, asked))
+		for _, answer := range s.groups.store.AskAll(ctx, methods[actions[0].kind], request, statusWait) {
+			takeResults(answer, asked, results)
+		}
+	}
+	for _, i := range filter(which, open) {
+		results[i] = s.settleStored(ctx, actions[i], leases[i], place)
+	}
+}
+
+func filter(which []int, by func(int) bool) []int {
+	return slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !by(i) })
+}
+
+// settleStored does what an action asks for in what is stored, because no gateway has the notification in hand: the one that gave
+// the lease is gone.
+func (s *session) settleStored(ctx context.Context, a action, l lease, place func() (eventlog.GroupState, error)) *linksgatev1.LeaseResult {
+	s.admitting.Lock()
+	defer s.admitting.Unlock()
+	now := time.Now()
+	s.mu.Lock()
+	if it := s.ledger.find(l); it != nil { // it came in the meantime
+		defer s.mu.Unlock()
+		result := s.settleInHand(it, l, a, now)
+		s.settled()
+		return result
+	}
+	record, rules := s.record, s.ledger.rules
+	s.mu.Unlock()
+	if !l.until.After(now) {
+		return stale("the lease ended at " + l.until.UTC().Format(time.RFC3339Nano))
+	}
+	state, err := place()
+	if err != nil {
+		return unavailable()
+	}
+	if l.source == eventlog.SourceLog && l.stream < state.Oldest.Stream || l.source == eventlog.SourceReplay && state.UnsettledReplays == 0 {
+		return stale("it was settled before")
+	}
+	for range 3 {
+		progress, revision, err := s.groups.store.Progress(ctx, record, l.source, l.stream)
+		if err != nil {
+			return unavailable()
+		}
+		if progress == nil {
+			progress = new(linksgatev1.BatchProgress)
+		}
+		result := s.change(ctx, progress, a, l, rules, now)
+		if result.GetOutcome() != linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK {
+			return result
+		}
+		_, err = s.groups.store.PutProgress(ctx, record, l.source, l.stream, progress, revision)
+		switch {
+		case err == nil:
+			return result
+		case !errors.Is(err, eventlog.ErrGroupChanged):
+			return unavailable()
+		}
+	}
+	return unavailable()
+}
+
+// change applies an action to what is stored.
+func (s *session) change(ctx context.Context, progress *linksgatev1.BatchProgress, a action, l lease, rules rules, now time.Time) *linksgatev1.LeaseResult {
+	position := eventlog.PositionOf(l.sequence)
+	at, found := findProgress(progress.GetNotifications(), position.Index)
+	if !found {
+		progress.Notifications = slices.Insert(progress.GetNotifications(), at, &linksgatev1.NotificationProgress{Index: uint32(position.Index)})
+	}
+	p := progress.GetNotifications()[at]
+	own := p.GetLeaseNumber() == l.number
+	switch {
+	case p.GetSettled() && own && a.kind == actionAcknowledge:
+		return ok()
+	case p.GetSettled():
+		return stale("it was settled otherwise")
+	case !own && p.GetLeaseNumber() != 0 && p.GetAttempts() >= l.attempt, p.GetAttempts() > l.attempt && !own:
+		return stale("it was leased again")
+	}
+	switch {
+	case a.kind == actionExtend:
+		l.until = now.Add(rules.extension(a.extend))
+		progress.Notifications[at] = &linksgatev1.NotificationProgress{
+			Index: p.GetIndex(), Attempts: l.attempt, Suspect: p.GetSuspect(), LeaseNumber: l.number, LeasedUntil: timestamppb.New(l.until),
+		}
+		return &linksgatev1.LeaseResult{
+			Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK, LeaseToken: s.signer.token(l), ExpiresAt: timestamppb.New(l.until),
+		}
+	case a.kind == actionReject && a.giveUp:
+		progress.Notifications[at] = &linksgatev1.NotificationProgress{Index: p.GetIndex(), Attempts: l.attempt - 1, Suspect: p.GetSuspect()}
+		return ok()
+	case a.kind == actionReject && !a.park && l.attempt < rules.maxAttempts:
+		delay := a.delay
+		if delay == backOffRule {
+			delay = rules.delay(l.attempt)
+		}
+		progress.Notifications[at] = &linksgatev1.NotificationProgress{
+			Index: p.GetIndex(), Attempts: l.attempt + 1, LeaseNumber: l.number, NotBefore: timestamppb.New(now.Add(delay)),
+		}
+		return ok()
+	case a.kind == actionReject:
+		reason := linksgatev1.ParkReason_PARK_REASON_REJECTED
+		if a.park {
+			reason = linksgatev1.ParkReason_PARK_REASON_REQUESTED
+		}
+		record, err := s.groups.log.Get(ctx, position)
+		if err == nil {
+			err = s.groups.store.Park(ctx, s.name, record, reason, a.reason, l.attempt)
+		}
+		if err != nil {
+			return unavailable()
+		}
+		s.groups.stats.Parked.Add(1)
+		progress.Notifications[at] = &linksgatev1.NotificationProgress{Index: p.GetIndex(), Settled: true}
+		return ok()
+	}
+	progress.Notifications[at] = &linksgatev1.NotificationProgress{Index: p.GetIndex(), Settled: true, LeaseNumber: l.number}
+	return ok()
+}

@@ -1,0 +1,495 @@
+package group
+
+import (
+	"cmp"
+	"container/heap"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+// ledger is the book of one group on one gateway: the notifications that it has in hand, and what is to become of each. It is a
+// plain data structure: it does no input or output, starts nothing, and is told the time. The session that owns it serialises
+// the calls.
+//
+//	            admit
+//	              │
+//	blocked ──► ready ──► leased ──► settled
+//	   ▲          ▲          │
+//	   └─ delayed ┴─ writing ┘
+//
+// A notification that waits behind another one of its SIM is blocked, one that waits for its next attempt is delayed. Writing
+// stands between a failed attempt and the next: what must outlive the gateway is being stored.
+type ledger struct {
+	rules   rules
+	batches map[batchKey]*batch
+	ready   itemHeap // the oldest first
+	delayed itemHeap // the one due first
+	leased  itemHeap // the one that ends first
+	alone   []*item  // ready, but only for a member that has nothing else
+	sims    map[string][]*item
+
+	complete bool  // all that was delivered to gateways before is in hand, so what comes now is new
+	arrivals int64 // since then, and of replays
+
+	changes int    // counts the batches that came and went
+	items   int    // not settled
+	leases  int    // in state leased
+	waits   int    // tried before and not leased now
+	bytes   int    // of open batches
+	missed  uint64 // record batches that never came
+
+	closed recent[batchKey] // batches that were in other hands before: leases of them may still be out
+
+	// What the session has to do, outside of its lock.
+	toRecord map[*batch]struct{}
+	toPark   []*item
+	toSettle []*batch
+}
+
+// Bounds of what one ledger has in hand. Behind them the group waits, also for notifications that could go on: they are the
+// price of bounded memory.
+const (
+	maxOpenBatches = 2048
+	maxOpenBytes   = 64 << 20
+	maxOpenItems   = 50_000
+)
+
+func (g *ledger) full() bool {
+	return len(g.batches) >= maxOpenBatches || g.bytes >= maxOpenBytes || g.items >= maxOpenItems
+}
+
+// rules are the settings of a group that the ledger needs.
+type rules struct {
+	maxAttempts            uint32
+	lease                  time.Duration
+	backOff, greatestDelay time.Duration
+	ordered                bool
+}
+
+// backOffRule, as a delay, is the one that the group's back-off gives.
+const backOffRule = -1
+
+// disconnectDelay is the longest delay after a member disconnected: the notification is rarely the cause.
+const disconnectDelay = time.Second
+
+func rulesOf(g *linksgatev1.Group) rules {
+	return rules{
+		maxAttempts:   g.GetMaxAttempts(),
+		lease:         g.GetLeaseDuration().AsDuration(),
+		backOff:       g.GetBackOff().GetInitial().AsDuration(),
+		greatestDelay: g.GetBackOff().GetMaximum().AsDuration(),
+		ordered:       g.GetOrdering() == linksgatev1.Ordering_ORDERING_BY_SIM,
+	}
+}
+
+type batchKey struct {
+	source eventlog.Source
+	stream uint64
+}
+
+// batch is a record batch of which not everything is settled.
+type batch struct {
+	batchKey
+	claim    *eventlog.Claim // the newest one
+	items    []item
+	open     int    // items that are not settled
+	revision uint64 // of the progress that is stored; 0 if none
+}
+
+type state uint8
+
+const (
+	stateBlocked state = iota
+	stateDelayed
+	stateReady
+	stateLeased
+	stateWriting
+	stateSettled
+)
+
+// item is one notification in hand.
+type item struct {
+	record   *eventlog.Record
+	batch    *batch
+	state    state
+	attempts uint32
+	suspect  bool      // its last attempt may have ended a member
+	lease    uint64    // the newest lease; 0 if this gateway knows of none
+	member   *Member   // that has it; nil if it came with Fetch, or from another gateway
+	told     bool      // the member knows of it
+	until    time.Time // when the newest lease ends
+	due      time.Time // not before this time
+	in       *itemHeap // that holds it; nil if none does
+	place    int       // in that heap
+
+	ahead int      // of how many of its SIMs another notification comes first
+	keys  []string // its SIMs, if the group is ordered
+	rank  int64    // orders it among others of its SIMs, before its sequence
+
+	reason  linksgatev1.ParkReason // why its last attempt failed
+	detail  string
+	parking bool          // this was the last one
+	parked  chan struct{} // closed when it was parked; nil unless somebody waits for that
+}
+
+func newLedger(rules rules) *ledger {
+	return &ledger{
+		rules:   rules,
+		batches: make(map[batchKey]*batch),
+		ready:   itemHeap{less: func(a, b *item) bool { return a.sequence() < b.sequence() }},
+		delayed: itemHeap{less: func(a, b *item) bool { return a.due.Before(b.due) }},
+		leased:  itemHeap{less: func(a, b *item) bool { return a.until.Before(b.until) }},
+		sims:    make(map[string][]*item),
+
+		toRecord: make(map[*batch]struct{}),
+	}
+}
+
+func (it *item) sequence() uint64 { return it.record.Position.Sequence() }
+
+// admit takes a record batch in hand: of its notifications those that pass the filter and were not settled before.
+func (g *ledger) admit(claim *eventlog.Claim, filter *eventlog.Filter, progress *linksgatev1.BatchProgress, revision uint64, now time.Time) {
+	key := batchKey{claim.Source, claim.Stream}
+	if b := g.batches[key]; b != nil { // it was not kept alive in time, and nobody else had it
+		g.bytes += claim.Bytes - b.claim.Bytes
+		b.claim = claim
+		return
+	}
+	b := &batch{batchKey: key, claim: claim, items: make([]item, len(claim.Records)), revision: revision}
+	g.batches[key] = b
+	g.changes++
+	g.bytes += claim.Bytes
+	for i, record := range claim.Records {
+		it := &b.items[i]
+		it.record, it.batch = record, b
+		if !filter.Match(record) {
+			it.state = stateSettled
+			continue
+		}
+		before := progressOf(progress, record.Position.Index)
+		if before.GetSettled() {
+			it.state, it.lease = stateSettled, before.GetLeaseNumber()
+			continue
+		}
+		b.open++
+		g.items++
+		out := it.restore(before, g.rules, now)
+		g.count(it, 1)
+		switch {
+		case out:
+			it.rank = -1
+		case g.complete || claim.Source == eventlog.SourceReplay:
+			g.arrivals++
+			it.rank = g.arrivals
+		}
+		g.enqueue(it)
+		if out {
+			g.enter(it, stateLeased)
+		} else {
+			g.wait(it, now)
+		}
+	}
+	if b.open == 0 {
+		g.close(b)
+	}
+}
+
+// enqueue puts a notification among the others of its SIMs. All queues have one order, so that no two notifications can wait
+// for each other: first what another gateway had leased and may still be out, then what was in hand when the ledger was put
+// together, by its place in the log, then what came later, as it came.
+func (g *ledger) enqueue(it *item) {
+	if !g.rules.ordered {
+		return
+	}
+	for iccid := range it.record.ICCIDs() {
+		if key := string(iccid); !slices.Contains(it.keys, key) {
+			it.keys = append(it.keys, key)
+		}
+	}
+	for _, key := range it.keys {
+		queue := g.sims[key]
+		at, _ := slices.BinarySearchFunc(queue, it, compareRank)
+		if at > 0 {
+			it.ahead++
+		} else if len(queue) > 0 {
+			g.push(queue[0])
+		}
+		g.sims[key] = slices.Insert(queue, at, it)
+	}
+}
+
+func compareRank(a, b *item) int {
+	return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.sequence(), b.sequence()))
+}
+
+// push moves a notification that was the first of a SIM behind a new first one.
+func (g *ledger) push(it *item) {
+	it.ahead++
+	if it.state == stateReady || it.state == stateDelayed {
+		g.enter(it, stateBlocked)
+	}
+}
+
+// dequeue lets those that wait behind a settled notification come forward.
+func (g *ledger) dequeue(it *item, now time.Time) {
+	for _, key := range it.keys {
+		queue := g.sims[key]
+		at := slices.Index(queue, it)
+		queue = slices.Delete(queue, at, at+1)
+		if len(queue) == 0 {
+			delete(g.sims, key)
+			continue
+		}
+		g.sims[key] = queue
+		if at > 0 {
+			continue
+		}
+		first := queue[0]
+		first.ahead--
+		if first.state == stateBlocked {
+			g.wait(first, now)
+		}
+	}
+}
+
+// wait puts a notification that is neither leased nor settled where it waits.
+func (g *ledger) wait(it *item, now time.Time) {
+	switch {
+	case it.ahead > 0:
+		g.enter(it, stateBlocked)
+	case it.due.After(now):
+		g.enter(it, stateDelayed)
+	default:
+		g.enter(it, stateReady)
+	}
+}
+
+// enter moves a notification from its state to another.
+func (g *ledger) enter(it *item, next state) {
+	if it.in != nil {
+		heap.Remove(it.in, it.place)
+	} else if it.state == stateReady {
+		g.alone = slices.DeleteFunc(g.alone, func(other *item) bool { return other == it })
+	}
+	g.count(it, -1)
+	it.state = next
+	g.count(it, 1)
+	switch {
+	case next == stateReady && g.mustBeAlone(it):
+		g.alone = append(g.alone, it)
+	case next == stateReady:
+		heap.Push(&g.ready, it)
+	case next == stateDelayed:
+		heap.Push(&g.delayed, it)
+	case next == stateLeased:
+		heap.Push(&g.leased, it)
+	}
+}
+
+func (g *ledger) count(it *item, n int) {
+	switch {
+	case it.state == stateLeased:
+		g.leases += n
+	case it.state != stateSettled && (it.attempts > 0 || it.batch.source == eventlog.SourceReplay):
+		g.waits += n
+	}
+}
+
+// mustBeAlone reports whether a notification may have ended members, and has used up the half of its attempts in which it may
+// share a member with others.
+func (g *ledger) mustBeAlone(it *item) bool {
+	return it.suspect && it.attempts > 0 && it.attempts >= g.rules.maxAttempts/2
+}
+
+// lend leases a notification that is ready.
+func (g *ledger) lend(it *item, to *Member, number uint64, now time.Time) {
+	g.enter(it, stateBlocked) // out of its heap, before what the heap looks at changes
+	g.count(it, -1)
+	it.attempts++
+	it.lease, it.member, it.until = number, to, now.Add(g.rules.lease)
+	g.count(it, 1)
+	g.enter(it, stateLeased)
+}
+
+// extend moves the end of a lease.
+func (g *ledger) extend(it *item, until time.Time) {
+	g.enter(it, stateWriting)
+	it.until = until
+	g.enter(it, stateLeased)
+}
+
+// takeBack undoes a lease that never reached its member, or was not begun. Its number stays, so that it and those before it are
+// known to be over.
+func (g *ledger) takeBack(it *item, now time.Time) {
+	g.enter(it, stateWriting)
+	g.count(it, -1)
+	it.attempts--
+	it.member = nil
+	g.count(it, 1)
+	g.wait(it, now)
+}
+
+// note takes note of a lease that somebody else gave, perhaps.
+func (g *ledger) note(it *item, l lease) {
+	g.count(it, -1)
+	it.lease, it.attempts = l.number, max(it.attempts, l.attempt)
+	g.count(it, 1)
+}
+
+// settle ends a notification.
+func (g *ledger) settle(it *item, now time.Time) {
+	g.enter(it, stateSettled)
+	it.member = nil
+	g.items--
+	g.dequeue(it, now)
+	it.batch.open--
+	if it.batch.open == 0 {
+		g.close(it.batch)
+	}
+}
+
+// close ends a batch in which everything is settled.
+func (g *ledger) close(b *batch) {
+	delete(g.batches, b.batchKey)
+	g.changes++
+	delete(g.toRecord, b)
+	g.bytes -= b.claim.Bytes
+	if b.claim.Deliveries > 1 {
+		g.closed.add(b.batchKey)
+	}
+	g.toSettle = append(g.toSettle, b)
+}
+
+// fail ends the attempt of a notification: it is parked if that was the last one, else it comes again after a delay. A negative
+// delay is the group's back-off.
+func (g *ledger) fail(it *item, reason linksgatev1.ParkReason, detail string, delay time.Duration, now time.Time) {
+	it.reason, it.detail = reason, detail
+	if delay < 0 {
+		delay = g.rules.delay(it.attempts)
+	}
+	switch reason {
+	case linksgatev1.ParkReason_PARK_REASON_DISCONNECTED:
+		it.suspect, delay = true, min(delay, disconnectDelay)
+	case linksgatev1.ParkReason_PARK_REASON_LEASE_ENDED:
+		it.suspect = true
+	default:
+		it.suspect = false
+	}
+	if it.attempts >= g.rules.maxAttempts || reason == linksgatev1.ParkReason_PARK_REASON_REQUESTED {
+		g.park(it)
+		return
+	}
+	it.due = now.Add(delay)
+	g.enter(it, stateWriting)
+	it.member = nil
+	g.toRecord[it.batch] = struct{}{}
+}
+
+// park sets a notification aside. The session stores it and then calls settle.
+func (g *ledger) park(it *item) {
+	g.enter(it, stateWriting)
+	it.member, it.parking = nil, true
+	g.toPark = append(g.toPark, it)
+}
+
+// advance makes ready what is due, and returns what was leased for a time that has passed.
+func (g *ledger) advance(now time.Time) (ended []*item) {
+	for len(g.leased.items) > 0 && !g.leased.items[0].until.After(now) {
+		it := g.leased.items[0]
+		ended = append(ended, it)
+		g.enter(it, stateWriting)
+	}
+	for len(g.delayed.items) > 0 && !g.delayed.items[0].due.After(now) {
+		g.wait(g.delayed.items[0], now)
+	}
+	return ended
+}
+
+// next returns when to advance; the zero time if nothing waits for a time.
+func (g *ledger) next() (next time.Time) {
+	if len(g.leased.items) > 0 {
+		next = g.leased.items[0].until
+	}
+	if len(g.delayed.items) > 0 && (next.IsZero() || g.delayed.items[0].due.Before(next)) {
+		next = g.delayed.items[0].due
+	}
+	return next
+}
+
+// recorded makes what was written of a batch deliverable again.
+func (g *ledger) recorded(b *batch, now time.Time) {
+	for i := range b.items {
+		if it := &b.items[i]; it.state == stateWriting && !it.parking {
+			g.wait(it, now)
+		}
+	}
+}
+
+// find returns the notification that a lease is about, if it is in hand.
+func (g *ledger) find(l lease) *item {
+	b := g.batches[batchKey{l.source, l.stream}]
+	if b == nil {
+		return nil
+	}
+	at, found := slices.BinarySearchFunc(b.items, l.sequence, func(it item, sequence uint64) int {
+		return cmp.Compare(it.sequence(), sequence)
+	})
+	if !found {
+		return nil
+	}
+	return &b.items[at]
+}
+
+// extension is how long an extended lease lasts from now on: at most as long as a new one, because batches in hand are kept from
+// other gateways for so long when this one dies.
+func (r rules) extension(asked time.Duration) time.Duration {
+	if asked <= 0 {
+		return r.lease
+	}
+	return min(asked, r.lease)
+}
+
+// delay is how long to wait after an attempt, from 1.
+func (r rules) delay(attempt uint32) time.Duration {
+	d := r.backOff
+	for range min(attempt-1, 40) {
+		if d *= 2; d >= r.greatestDelay {
+			break
+		}
+	}
+	d = min(d, r.greatestDelay)
+	if half := int64(d / 2); half > 0 {
+		d -= time.Duration(rand.Int64N(half))
+	}
+	return d
+}
+
+// itemHeap implements [heap.Interface].
+type itemHeap struct {
+	items []*item
+	less  func(a, b *item) bool
+}
+
+func (h *itemHeap) Len() int           { return len(h.items) }
+func (h *itemHeap) Less(i, j int) bool { return h.less(h.items[i], h.items[j]) }
+func (h *itemHeap) Swap(i, j int) {
+	h.items[i], h.items[j] = h.items[j], h.items[i]
+	h.items[i].place, h.items[j].place = i, j
+}
+func (h *itemHeap) Push(x any) {
+	it := x.(*item)
+	it.in, it.place = h, len(h.items)
+	h.items = append(h.items, it)
+}
+func (h *itemHeap) Pop() any {
+	last := len(h.items) - 1
+	it := h.items[last]
+	h.items[last] = nil
+	h.items = h.items[:last]
+	it.in = nil
+	return it
+}

@@ -1,0 +1,367 @@
+package group
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+var testRules = rules{maxAttempts: 4, lease: 10 * time.Second, backOff: time.Second, greatestDelay: 8 * time.Second}
+
+// claims returns record batches as the log hands them out: of count notifications in all, about the SIMs that sims tells for each.
+func claims(t *testing.T, count int, sims func(n int) []string) []*eventlog.Claim {
+	t.Helper()
+	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	appended := make(chan error, count)
+	for n := range count {
+		go func() {
+			_, err := log.Append(context.Background(), &linksgatev1.Notification{
+				Account: "acme", Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, Iccids: sims(n),
+				Raw: &linksgatev1.Notification_Body{Body: fmt.Sprint(n)},
+			})
+			appended <- err
+		}()
+	}
+	for range count {
+		if err := <-appended; err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := log.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	byStream := make(map[uint64]*eventlog.Claim)
+	var all []*eventlog.Claim
+	for step, err := range log.Read(t.Context(), info.First, eventlog.ReadOptions{Until: info.Next, Pulse: time.Second}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, record := range step.Records {
+			claim := byStream[record.Position.Stream]
+			if claim == nil {
+				claim = &eventlog.Claim{Stream: record.Position.Stream, Deliveries: 1}
+				byStream[claim.Stream] = claim
+				all = append(all, claim)
+			}
+			claim.Records = append(claim.Records, record)
+		}
+	}
+	return all
+}
+
+// world drives a ledger through a history, and checks after each step what must always hold.
+type world struct {
+	t       *testing.T
+	ledger  *ledger
+	now     time.Time
+	numbers uint64
+	items   []*item
+	settled map[string][]uint64 // by SIM: the sequences in the order of settling
+}
+
+func newWorld(t *testing.T, r rules) *world {
+	w := &world{t: t, ledger: newLedger(r), now: time.Unix(1_700_000_000, 0), settled: make(map[string][]uint64)}
+	w.ledger.complete = true
+	return w
+}
+
+func (w *world) admit(claim *eventlog.Claim, progress *linksgatev1.BatchProgress) *batch {
+	w.ledger.admit(claim, nil, progress, 0, w.now)
+	b := w.ledger.batches[batchKey{claim.Source, claim.Stream}]
+	if b != nil {
+		for i := range b.items {
+			w.items = append(w.items, &b.items[i])
+		}
+	}
+	w.check()
+	return b
+}
+
+// lend lends the oldest that is ready, the lonely ones included.
+func (w *world) lend() *item {
+	var it *item
+	switch {
+	case len(w.ledger.alone) > 0:
+		it = w.ledger.alone[0]
+	case len(w.ledger.ready.items) > 0:
+		it = w.ledger.ready.items[0]
+	default:
+		return nil
+	}
+	w.numbers++
+	w.ledger.lend(it, nil, w.numbers, w.now)
+	w.check()
+	return it
+}
+
+func (w *world) settle(it *item) {
+	w.ledger.settle(it, w.now)
+	for _, sim := range it.keys {
+		w.settled[sim] = append(w.settled[sim], it.sequence())
+	}
+	w.check()
+}
+
+// fail ends an attempt and does what a session does then.
+func (w *world) fail(it *item, reason linksgatev1.ParkReason) {
+	w.ledger.fail(it, reason, "", backOffRule, w.now)
+	w.write()
+}
+
+func (w *world) write() {
+	for b := range w.ledger.toRecord {
+		delete(w.ledger.toRecord, b)
+		w.ledger.recorded(b, w.now)
+	}
+	for _, it := range w.ledger.toPark {
+		w.settle(it)
+	}
+	w.ledger.toPark = nil
+	w.check()
+}
+
+// pass lets time pass.
+func (w *world) pass(d time.Duration) {
+	w.now = w.now.Add(d)
+	for _, it := range w.ledger.advance(w.now) {
+		w.ledger.fail(it, linksgatev1.ParkReason_PARK_REASON_LEASE_ENDED, "", backOffRule, w.now)
+	}
+	w.write()
+}
+
+func (w *world) check() {
+	w.t.Helper()
+	out, waits, open := make(map[string]uint64), 0, 0
+	leases := 0
+	for _, it := range w.items {
+		if it.state != stateSettled {
+			open++
+			if it.state != stateLeased && it.attempts > 0 {
+				waits++
+			}
+		}
+		if it.state != stateLeased {
+			continue
+		}
+		leases++
+		for _, sim := range it.keys {
+			if other, taken := out[sim]; taken {
+				w.t.Fatalf("%d and %d of one SIM are out at the same time", other, it.sequence())
+			}
+			out[sim] = it.sequence()
+		}
+	}
+	if leases != w.ledger.leases || waits != w.ledger.waits || open != w.ledger.items {
+		w.t.Fatalf("the ledger counts %d out, %d waiting, %d open; there are %d, %d, %d",
+			w.ledger.leases, w.ledger.waits, w.ledger.items, leases, waits, open)
+	}
+}
+
+// Whatever members do, everything is settled in the end, two notifications of one SIM are never out at the same time, and those of
+// one SIM are settled in the order of the log.
+func TestAnyHistoryEndsWithEverythingSettledInOrder(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	chance := rand.New(rand.NewPCG(seed, 0))
+	const count = 400
+	batches := claims(t, count, func(n int) []string {
+		switch n % 7 {
+		case 0:
+			return nil
+		case 1:
+			return []string{fmt.Sprint("sim", n%5), fmt.Sprint("sim", n%11), fmt.Sprint("sim", n%5)}
+		}
+		return []string{fmt.Sprint("sim", n%11)}
+	})
+	for _, ordered := range []bool{true, false} {
+		r := testRules
+		r.ordered = ordered
+		w := newWorld(t, r)
+		next := 0
+		var out []*item
+		for step := 0; next < len(batches) || w.ledger.items > 0; step++ {
+			if step > 100*count {
+				t.Fatalf("not settled after %d steps: %d left", step, w.ledger.items)
+			}
+			switch chance.IntN(8) {
+			case 0:
+				if next < len(batches) {
+					w.admit(batches[next], nil)
+					next++
+				}
+			case 1, 2, 3:
+				if it := w.lend(); it != nil {
+					out = append(out, it)
+				}
+			case 4, 5:
+				if len(out) > 0 {
+					i := chance.IntN(len(out))
+					it := out[i]
+					out = append(out[:i], out[i+1:]...)
+					if it.state == stateLeased {
+						w.settle(it)
+					}
+				}
+			case 6:
+				if len(out) > 0 {
+					i := chance.IntN(len(out))
+					it := out[i]
+					out = append(out[:i], out[i+1:]...)
+					if it.state == stateLeased {
+						w.fail(it, linksgatev1.ParkReason(1+chance.IntN(4)))
+					}
+				}
+			case 7:
+				w.pass(time.Duration(chance.Int64N(int64(12 * time.Second))))
+			}
+		}
+		if len(w.ledger.batches) > 0 || len(w.ledger.sims) > 0 || len(w.ledger.toSettle) != len(batches) {
+			t.Errorf("left: %d batches, %d SIMs; %d of %d batches to be settled",
+				len(w.ledger.batches), len(w.ledger.sims), len(w.ledger.toSettle), len(batches))
+		}
+		for sim, sequences := range w.settled {
+			for i := 1; i < len(sequences); i++ {
+				if sequences[i] <= sequences[i-1] {
+					t.Errorf("%s: %d was settled after %d", sim, sequences[i], sequences[i-1])
+				}
+			}
+		}
+	}
+}
+
+func TestAttemptsAreUsedUpAndThenParked(t *testing.T) {
+	batch := claims(t, 1, func(int) []string { return nil })[0]
+	w := newWorld(t, testRules)
+	w.admit(batch, nil)
+	for attempt := uint32(1); attempt <= testRules.maxAttempts; attempt++ {
+		it := w.lend()
+		if it == nil || it.attempts != attempt {
+			t.Fatalf("attempt %d: %+v", attempt, it)
+		}
+		w.ledger.fail(it, linksgatev1.ParkReason_PARK_REASON_REJECTED, "no", backOffRule, w.now)
+		if attempt == testRules.maxAttempts {
+			if len(w.ledger.toPark) != 1 || it.reason != linksgatev1.ParkReason_PARK_REASON_REJECTED || it.detail != "no" {
+				t.Fatalf("after the last attempt: %+v", it)
+			}
+			break
+		}
+		w.write()
+		if next := w.lend(); next != nil {
+			t.Fatal("delivered again without back-off")
+		}
+		w.pass(testRules.greatestDelay)
+	}
+}
+
+// One that seems to end its members takes no others with it: from the half of its attempts on it is lent alone.
+func TestASuspectIsLentAlone(t *testing.T) {
+	batch := claims(t, 1, func(int) []string { return nil })[0]
+	w := newWorld(t, testRules)
+	w.admit(batch, nil)
+	for attempt := range testRules.maxAttempts {
+		if alone := len(w.ledger.alone) == 1; alone != (attempt >= testRules.maxAttempts/2) {
+			t.Errorf("attempt %d: alone is %v", attempt+1, alone)
+		}
+		w.fail(w.lend(), linksgatev1.ParkReason_PARK_REASON_DISCONNECTED)
+		w.pass(disconnectDelay)
+	}
+}
+
+// What is stored of a batch brings the next gateway to where this one was.
+func TestProgressRestoresABatch(t *testing.T) {
+	batches := claims(t, 400, func(n int) []string { return []string{fmt.Sprint("sim", n)} })
+	big := batches[0]
+	for _, claim := range batches {
+		if len(claim.Records) > len(big.Records) {
+			big = claim
+		}
+	}
+	if len(big.Records) < 5 {
+		t.Fatalf("of 400 that were appended at once the log made no batch of five: %d", len(big.Records))
+	}
+	r := testRules
+	r.ordered = true
+	w := newWorld(t, r)
+	b := w.admit(big, nil)
+	settled, leased, failed, waiting := w.lend(), w.lend(), w.lend(), &b.items[4]
+	w.settle(settled)
+	w.ledger.fail(failed, linksgatev1.ParkReason_PARK_REASON_LEASE_ENDED, "", backOffRule, w.now)
+	progress := b.snapshot(true)
+	exact := b.snapshot(false)
+
+	next := newWorld(t, r)
+	next.now = w.now
+	restored := next.admit(big, progress)
+	at := func(it *item) *item {
+		return &restored.items[it.record.Position.Index-b.items[0].record.Position.Index]
+	}
+	if got := at(settled); got.state != stateSettled || got.lease != settled.lease {
+		t.Errorf("settled: %+v", got)
+	}
+	if got := at(leased); got.state != stateLeased || got.lease != leased.lease || !got.until.Equal(leased.until) || got.attempts != 1 {
+		t.Errorf("leased: %+v", got)
+	}
+	// The coming attempt is counted before it is made.
+	if got := at(failed); got.state != stateDelayed || got.attempts != 2 || !got.due.Equal(failed.due) || !got.suspect {
+		t.Errorf("failed: %+v", got)
+	}
+	if got := at(waiting); got.state != stateReady || got.attempts != 0 {
+		t.Errorf("waiting: %+v", got)
+	}
+	if got := progressOf(exact, failed.record.Position.Index).GetAttempts(); got != 1 {
+		t.Errorf("handed back with %d attempts, want 1", got)
+	}
+	next.pass(r.lease) // the old lease ends here like any other
+	if got := at(leased); got.state == stateLeased || got.attempts != 1 {
+		t.Errorf("after its lease: %+v", got)
+	}
+}
+
+func TestTokensAreTheGroupsOwn(t *testing.T) {
+	s := newSigner([]byte("key"))
+	want := lease{
+		incarnation: incarnation{1, 2, 3}, source: eventlog.SourceReplay, stream: 7, sequence: 1<<40 + 5, attempt: 3, number: 1<<63 + 9,
+		until: time.UnixMilli(1_700_000_000_123), replica: 42,
+	}
+	token := s.token(want)
+	if got, ok := s.parse(token); !ok || got != want {
+		t.Errorf("%+v %v", got, ok)
+	}
+	if _, ok := newSigner([]byte("other")).parse(token); ok {
+		t.Error("another group took the token for its own")
+	}
+	for i := range token {
+		for bit := range 8 {
+			forged := []byte(token)
+			forged[i] ^= 1 << bit
+			if _, ok := s.parse(string(forged)); ok {
+				t.Fatalf("a token with bit %d of byte %d flipped was accepted", bit, i)
+			}
+		}
+	}
+	for _, bad := range []string{"", "x", token[1:], token + "A"} {
+		if _, ok := s.parse(bad); ok {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
+
+func TestBackOffGrowsToItsBound(t *testing.T) {
+	for attempt, want := range map[uint32]time.Duration{1: time.Second, 2: 2 * time.Second, 4: 8 * time.Second, 100: 8 * time.Second} {
+		for range 50 {
+			if d := testRules.delay(attempt); d > want || d < want/2 {
+				t.Errorf("after attempt %d: %v, want %v to %v", attempt, d, want/2, want)
+			}
+		}
+	}
+}

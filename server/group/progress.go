@@ -1,0 +1,96 @@
+package group
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+)
+
+// What a group knows of a record batch beyond "not settled yet" lives in the memory of the gateway that has it in hand. It is
+// stored
+//   - before a notification is delivered again, with the coming attempt counted, so that attempts are not forgotten when a
+//     gateway dies, and one that keeps failing is parked in the end;
+//   - when a gateway hands its batches back: what is settled stays settled, and leases that are out stay good;
+//   - when a lease is settled that a gateway gave which is gone.
+//
+// What was acknowledged and is not stored when a gateway dies comes again.
+
+// progressOf returns what is stored of one notification of a batch; nil if nothing is.
+func progressOf(progress *linksgatev1.BatchProgress, index int) *linksgatev1.NotificationProgress {
+	all := progress.GetNotifications()
+	at, found := findProgress(all, index)
+	if !found {
+		return nil
+	}
+	return all[at]
+}
+
+func findProgress(all []*linksgatev1.NotificationProgress, index int) (int, bool) {
+	return slices.BinarySearchFunc(all, index, func(p *linksgatev1.NotificationProgress, index int) int {
+		return cmp.Compare(int(p.GetIndex()), index)
+	})
+}
+
+// restore takes over what is stored of a notification. It reports whether it is out on a lease.
+func (it *item) restore(p *linksgatev1.NotificationProgress, r rules, now time.Time) (out bool) {
+	if p == nil {
+		return false
+	}
+	it.attempts, it.suspect, it.lease = p.GetAttempts(), p.GetSuspect(), p.GetLeaseNumber()
+	it.until, it.due = asTime(p.GetLeasedUntil()), asTime(p.GetNotBefore())
+	if it.lease != 0 && it.until.After(now) {
+		return true
+	}
+	// The last attempt that was counted may not have been made.
+	it.attempts = min(it.attempts, max(r.maxAttempts, 1)-1)
+	return false
+}
+
+// snapshot returns what there is to store of a batch; nil if there is nothing. ahead counts the coming attempt of what waits to
+// be delivered again. Without it the session has ended, and a member that does not know of its lease will not be told any more.
+func (b *batch) snapshot(ahead bool) *linksgatev1.BatchProgress {
+	progress := new(linksgatev1.BatchProgress)
+	for i := range b.items {
+		it := &b.items[i]
+		p := &linksgatev1.NotificationProgress{Index: uint32(it.record.Position.Index)}
+		attempts, out := it.attempts, it.state == stateLeased
+		if out && !ahead && !it.known() {
+			attempts, out = attempts-1, false
+		}
+		switch {
+		case it.state == stateSettled:
+			p.Settled = true
+			if !it.parking { // acknowledging what was acknowledged is fine
+				p.LeaseNumber = it.lease
+			}
+		case attempts == 0:
+			continue
+		default:
+			p.Attempts, p.Suspect, p.LeaseNumber = attempts, it.suspect, it.lease
+			if out {
+				p.LeasedUntil = timestamppb.New(it.until)
+				break
+			}
+			p.NotBefore = timestamppb.New(it.due)
+			if ahead {
+				p.Attempts++
+			}
+		}
+		progress.Notifications = append(progress.Notifications, p)
+	}
+	if len(progress.Notifications) == 0 {
+		return nil
+	}
+	return progress
+}
+
+func asTime(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}

@@ -1,0 +1,337 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+const (
+	// keepAlive is how often batches in hand are kept from being given to another gateway.
+	keepAlive = 2 * time.Second
+	// idleTime is how long a session without members and leases stays.
+	idleTime = 5 * time.Second
+	// readAhead is how many notifications are kept ready beyond what members have room for.
+	readAhead = 512
+	// fetchBatches and fetchBytes bound what is read in one go.
+	fetchBatches = 256
+	fetchBytes   = 8 << 20
+	// greatestBatch is what a record batch may take, but for one that holds a single large notification.
+	greatestBatch = 512 << 10
+	// fetchWait is how long the log is asked to wait for something new.
+	fetchWait = 2 * time.Second
+	// retryPause stands between two tries at something that did not work.
+	retryPause = time.Second
+	// leastPause and greatestPause stand between two looks for what should come back.
+	leastPause    = 20 * time.Millisecond
+	greatestPause = 5 * time.Second
+	// handBackTime bounds handing back.
+	handBackTime = 5 * time.Second
+)
+
+// session is the work on one group on this gateway.
+type session struct {
+	groups *Groups
+	name   string
+
+	ctx        context.Context // ends the goroutines of background
+	cancel     context.CancelFunc
+	background sync.WaitGroup
+	settling   sync.WaitGroup // of leases whose notifications are not in hand; grows only with mu, and before gone is set
+	opened     chan struct{}  // closed when openErr and what follows is set
+	openErr    error          // set before opened is closed
+	ended      chan struct{}  // closed when end has done its work
+	endOnce    sync.Once
+
+	reader      *eventlog.GroupReader
+	incarnation incarnation
+	signer      *signer
+	before      uint64 // the newest lease when the session began
+
+	// admitting is held while it is decided what is known of a batch that is not in hand: either what is stored of it is read and
+	// it comes in hand, or what is stored is changed.
+	admitting sync.Mutex
+
+	mu       sync.Mutex
+	record   *linksgatev1.GroupRecord // mu; replaced, never changed
+	revision uint64                   // mu; of record
+	filter   *eventlog.Filter         // mu
+	ledger   *ledger                  // mu
+	members  []*Member                // mu
+	grants   uint64                   // mu; counts, to take turns
+	recent   recent[uint64]           // mu; leases that were acknowledged
+	standby  bool                     // mu; another gateway serves the group
+	turn     uint64                   // mu; of this gateway, 0 until something was read from the log
+	unsure   bool                     // mu; another gateway may have something in hand: nothing is lent
+	lastUsed time.Time                // mu
+	wakeAt   time.Time                // mu; when the clock wakes by itself
+	gone     error                    // mu; why the session ended, once it has
+	unread   []*eventlog.Claim        // mu; did not come in hand before the session ended
+	hungry   *sync.Cond               // on mu; there may be room to read more
+
+	tick  chan struct{} // buffered; wakes the clock
+	write chan struct{} // buffered; wakes the writer
+}
+
+func newSession(g *Groups, name string) *session {
+	s := &session{
+		groups: g, name: name, opened: make(chan struct{}), ended: make(chan struct{}), lastUsed: time.Now(),
+		before: g.numbers.Load(), tick: make(chan struct{}, 1), write: make(chan struct{}, 1),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.hungry = sync.NewCond(&s.mu)
+	return s
+}
+
+// open reads the group and starts working.
+func (s *session) open() {
+	defer close(s.opened)
+	if s.openErr = s.attach(); s.openErr != nil {
+		s.gone = s.openErr
+		s.cancel()
+		s.groups.forget(s)
+		return
+	}
+	s.background.Go(s.runClock)
+	s.background.Go(s.runWriter)
+	s.background.Go(func() { s.readLog() })
+	s.background.Go(func() { s.read(eventlog.SourceReplay) })
+}
+
+func (s *session) attach() error {
+	record, revision, err := s.groups.store.Get(s.ctx, s.name)
+	if err != nil {
+		return err
+	}
+	if s.reader, err = s.groups.store.Attach(s.ctx, record); err != nil {
+		return err
+	}
+	s.incarnation, s.signer = incarnation(record.GetIncarnation()), newSigner(record.GetTokenKey())
+	s.ledger = newLedger(rulesOf(record.GetGroup()))
+	s.ledger.complete = !s.ledger.rules.ordered // else when readLog says so
+	s.record, s.revision, s.filter = record, revision, eventlog.FilterOf(record.GetGroup().GetFilter())
+	return nil
+}
+
+// refresh takes over changed settings. It ends the session if the group was deleted or moved.
+func (s *session) refresh() {
+	<-s.opened // while it is being opened, what it reads may be old
+	if s.openErr != nil {
+		return
+	}
+	record, revision, err := s.groups.store.Get(s.ctx, s.name)
+	switch {
+	case errors.Is(err, eventlog.ErrNoGroup):
+		s.endSoon(eventlog.ErrNoGroup)
+	case s.ctx.Err() != nil:
+	case err != nil:
+		s.groups.logger.Warn("a change of a group could not be read", "group", s.name, "error", err)
+	case incarnation(record.GetIncarnation()) != s.incarnation:
+		s.endSoon(ErrMoved)
+	default:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if revision <= s.revision { // another call was faster
+			return
+		}
+		s.record, s.revision = record, revision
+		s.filter, s.ledger.rules = eventlog.FilterOf(record.GetGroup().GetFilter()), rulesOf(record.GetGroup())
+	}
+}
+
+// endSoon ends the session at once for everyone else, and beside the caller as far as it takes time.
+func (s *session) endSoon(why error) {
+	s.stop(why)
+	s.groups.ending.Go(func() { s.end(why) })
+}
+
+// stop makes the session useless: members leave, nothing more is lent or settled.
+func (s *session) stop(why error) {
+	s.mu.Lock()
+	if s.gone == nil {
+		s.gone = why
+	}
+	for _, m := range s.members {
+		m.signal()
+	}
+	s.hungry.Broadcast()
+	s.mu.Unlock()
+	if !handsBack(why) {
+		s.groups.forget(s)
+	}
+	s.cancel()
+}
+
+// handsBack reports whether a session that ends for a reason hands back what it has. Until it has done so there must not be
+// another one: that would get the batches without what is known of them.
+func handsBack(why error) bool {
+	return errors.Is(why, errIdle) || errors.Is(why, ErrDraining) || errors.Is(why, ErrTaken)
+}
+
+// drain ends the members. What they have stays theirs.
+func (s *session) drain() {
+	select {
+	case <-s.opened:
+	default:
+		return // nobody has joined
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.members {
+		m.signal()
+	}
+}
+
+// end stops the session and hands back what it has. It returns when that is done.
+func (s *session) end(why error) {
+	<-s.opened
+	if s.openErr != nil {
+		return
+	}
+	s.endOnce.Do(func() {
+		defer close(s.ended)
+		s.stop(why)
+		s.background.Wait()
+		s.settling.Wait()
+		if handsBack(why) {
+			s.handBack()
+		}
+		s.reader.Close()
+		s.groups.forget(s)
+	})
+	<-s.ended
+}
+
+// handBack stores what is known of the batches in hand and gives them back, so that whoever gets them next goes on with them.
+func (s *session) handBack() {
+	ctx, cancel := context.WithTimeout(context.Background(), handBackTime)
+	defer cancel()
+	s.writeOut(ctx)
+	s.mu.Lock()
+	record := s.record
+	inHand := make(map[*batch]*linksgatev1.BatchProgress, len(s.ledger.batches))
+	claims := s.unread
+	for _, b := range s.ledger.batches {
+		inHand[b] = b.snapshot(false)
+		claims = append(claims, b.claim)
+	}
+	s.mu.Unlock()
+	for b, progress := range inHand {
+		if progress == nil {
+			continue
+		}
+		if _, err := s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, b.revision); err != nil {
+			s.groups.logger.Warn("what members had done could not be stored and will be repeated", "group", s.name, "error", err)
+		}
+	}
+	for _, claim := range claims {
+		if err := claim.GiveBack(ctx); err != nil {
+			s.groups.logger.Debug("a record batch could not be handed back", "group", s.name, "error", err)
+		}
+	}
+}
+
+// runClock ends leases, makes due what waits, and keeps what is in hand alive, until the session ends.
+func (s *session) runClock() {
+	alive := time.NewTicker(keepAlive)
+	defer alive.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-timer.C:
+		case <-s.tick:
+		case <-alive.C:
+			if s.keepAlive() {
+				s.groups.ending.Go(func() { s.end(errIdle) })
+				return
+			}
+		}
+		s.mu.Lock()
+		now := time.Now()
+		next := s.advance(now)
+		s.mu.Unlock()
+		timer.Reset(next.Sub(now))
+	}
+}
+
+// advance brings the ledger to a time and returns when to do so again. The caller holds mu.
+func (s *session) advance(now time.Time) time.Time {
+	for _, it := range s.ledger.advance(now) {
+		s.leaseEnded(it, now)
+	}
+	s.lend(now)
+	s.wakeWriter()
+	next := s.ledger.next()
+	if next.IsZero() {
+		next = now.Add(time.Hour)
+	}
+	s.wakeAt = next
+	return next
+}
+
+// wakeBy makes sure that the clock wakes by a time. The caller holds mu.
+func (s *session) wakeBy(t time.Time) {
+	if t.Before(s.wakeAt) {
+		s.wakeAt = t
+		signal(s.tick)
+	}
+}
+
+// keepAlive keeps the batches in hand. It reports whether the session has had nothing to do for a while; then it is stopped.
+func (s *session) keepAlive() (idle bool) {
+	s.mu.Lock()
+	claims := make([]*eventlog.Claim, 0, len(s.ledger.batches))
+	for _, b := range s.ledger.batches {
+		claims = append(claims, b.claim)
+	}
+	if len(s.members) > 0 || s.ledger.leases > 0 || len(s.ledger.toPark) > 0 {
+		s.lastUsed = time.Now()
+	}
+	if idle = time.Since(s.lastUsed) > idleTime && s.gone == nil; idle {
+		s.gone = errIdle
+	}
+	s.mu.Unlock()
+	for _, claim := range claims {
+		if err := claim.KeepAlive(); err != nil {
+			s.groups.logger.Debug("a record batch could not be kept", "group", s.name, "error", err)
+		}
+	}
+	return idle
+}
+
+// settled goes on after notifications were settled. The caller holds mu.
+func (s *session) settled() {
+	now := time.Now()
+	s.lastUsed = now
+	s.lend(now)
+	s.wakeWriter()
+	s.hungry.Broadcast()
+}
+
+// isEnding reports whether the session is about to make room for another one, but has not handed back all that it has.
+func (s *session) isEnding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Is(s.gone, errIdle) || errors.Is(s.gone, ErrTaken)
+}
+
+func (s *session) currentRecord() *linksgatev1.GroupRecord {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.record
+}
+
+// signal wakes whoever waits on a buffered channel.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

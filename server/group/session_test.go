@@ -1,0 +1,390 @@
+package group
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+// bench is a log, its groups, and one group that starts with the oldest notification.
+type bench struct {
+	t      *testing.T
+	log    *eventlog.Log
+	groups *Groups
+}
+
+const benched = "billing"
+
+func newBench(t *testing.T, settings *linksgatev1.Group) *bench {
+	t.Helper()
+	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: t.TempDir(), NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close() })
+	groups, err := New(log, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(groups.Close)
+	complete := &linksgatev1.Group{
+		Name: benched, MaxAttempts: 10, LeaseDuration: durationpb.New(30 * time.Second), Ordering: linksgatev1.Ordering_ORDERING_NONE,
+		BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0), Maximum: durationpb.New(time.Minute)},
+	}
+	proto.Merge(complete, settings)
+	info, err := log.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := groups.Create(t.Context(), complete, info.First); err != nil {
+		t.Fatal(err)
+	}
+	return &bench{t, log, groups}
+}
+
+// append stores notifications in one record batch each.
+func (b *bench) append(accounts ...string) {
+	b.t.Helper()
+	for n, account := range accounts {
+		if _, err := b.log.Append(b.t.Context(), &linksgatev1.Notification{
+			Account: account, Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, Raw: &linksgatev1.Notification_Body{Body: fmt.Sprint(n)},
+		}); err != nil {
+			b.t.Error(err)
+		}
+	}
+}
+
+// appendAtOnce stores notifications in as few record batches as the log makes of them.
+func (b *bench) appendAtOnce(count int) {
+	var appending sync.WaitGroup
+	for range count {
+		appending.Go(func() { b.append("acme") })
+	}
+	appending.Wait()
+}
+
+// eventually asks again until something has happened that nobody tells about.
+func (b *bench) eventually(what string, happened func() bool) {
+	b.t.Helper()
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.After(time.Minute)
+	for !happened() {
+		select {
+		case <-ticker.C:
+		case <-timeout:
+			b.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// settled waits until everything is.
+func (b *bench) settled() {
+	b.t.Helper()
+	b.eventually("everything is settled", func() bool { return b.status().GetOldestUnacknowledged() == nil })
+}
+
+func (b *bench) join(most int) *Member {
+	b.t.Helper()
+	m, err := b.groups.Join(b.t.Context(), benched, "", most)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return m
+}
+
+// take returns the next count leases.
+func (b *bench) take(m *Member, count int) []Lease {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), time.Minute)
+	defer cancel()
+	var all []Lease
+	for len(all) < count {
+		leases, err := m.Next(ctx, 1<<20)
+		if err != nil || len(leases) == 0 {
+			b.t.Fatalf("%d leases, want %d: %v", len(all), count, err)
+		}
+		all = append(all, leases...)
+	}
+	return all
+}
+
+const (
+	leaseOK    = linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK
+	leaseStale = linksgatev1.LeaseOutcome_LEASE_OUTCOME_STALE
+)
+
+func (b *bench) acknowledge(want linksgatev1.LeaseOutcome, leases ...Lease) {
+	b.t.Helper()
+	for _, l := range leases {
+		results, err := b.groups.Acknowledge(b.t.Context(), &linksgatev1.AcknowledgeRequest{Group: benched, LeaseTokens: []string{l.Token}})
+		if err != nil || results[0].GetOutcome() != want {
+			b.t.Errorf("acknowledging attempt %d at %d: %v %v, want %v", l.Attempt, l.Record.Position.Sequence(), results, err, want)
+		}
+	}
+}
+
+func (b *bench) reject(want linksgatev1.LeaseOutcome, rejection *linksgatev1.Rejection) {
+	b.t.Helper()
+	results, err := b.groups.Reject(b.t.Context(), &linksgatev1.RejectRequest{Group: benched, Rejections: []*linksgatev1.Rejection{rejection}})
+	if err != nil || results[0].GetOutcome() != want {
+		b.t.Errorf("%v: %v %v, want %v", rejection.GetAction(), results, err, want)
+	}
+}
+
+func park(l Lease) *linksgatev1.Rejection {
+	return &linksgatev1.Rejection{LeaseToken: l.Token, Action: &linksgatev1.Rejection_Park{Park: true}}
+}
+
+func release(l Lease) *linksgatev1.Rejection {
+	return &linksgatev1.Rejection{LeaseToken: l.Token, Action: &linksgatev1.Rejection_Release{Release: true}}
+}
+
+func (b *bench) status() *linksgatev1.GroupStatus {
+	b.t.Helper()
+	g, err := b.groups.Get(b.t.Context(), benched)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return g.GetStatus()
+}
+
+// Nothing can be done with a lease that somebody else's took the place of, although the log cannot tell that its batch is settled as
+// long as an older one is not.
+func TestALeaseOfWhatIsSettledIsStale(t *testing.T) {
+	b := newBench(t, nil)
+	b.append("acme", "acme")
+	first := b.join(2)
+	held := b.take(first, 2)
+	first.Leave(false)
+	second := b.join(2)
+	again := b.take(second, 2)
+	b.acknowledge(leaseOK, again[1])
+	b.acknowledge(leaseStale, held...)
+	b.reject(leaseStale, park(held[1]))
+	if parked := b.status().GetParked(); parked != 0 {
+		t.Errorf("%d parked; one was acknowledged, and one is out", parked)
+	}
+	b.acknowledge(leaseOK, again...)
+}
+
+// A lease that was released counts for nothing, however often that is said.
+func TestAReleasedLeaseIsOver(t *testing.T) {
+	b := newBench(t, nil)
+	b.append("acme")
+	first := b.join(1)
+	held := b.take(first, 1)[0]
+	b.reject(leaseOK, release(held))
+	b.reject(leaseOK, release(held))
+	b.acknowledge(leaseStale, held)
+	if status := b.status(); status.GetInFlight() != 0 || status.GetRetrying() != 0 {
+		t.Errorf("status: %v", status)
+	}
+	first.Leave(false)
+	again := b.take(b.join(1), 1)[0]
+	if again.Attempt != 1 {
+		t.Errorf("attempt %d, want 1", again.Attempt)
+	}
+	b.acknowledge(leaseStale, held)
+	b.acknowledge(leaseOK, again)
+}
+
+// A member that says with its last lease that it is leaving is lent nothing more, so that nothing comes again late because of it.
+func TestALeavingMemberGetsNothingMore(t *testing.T) {
+	for name, last := range map[string]func(*bench, string) ([]*linksgatev1.LeaseResult, error){
+		"acknowledged": func(b *bench, token string) ([]*linksgatev1.LeaseResult, error) {
+			return b.groups.Acknowledge(b.t.Context(),
+				&linksgatev1.AcknowledgeRequest{Group: benched, LeaseTokens: []string{token}, Leaving: true})
+		},
+		"rejected": func(b *bench, token string) ([]*linksgatev1.LeaseResult, error) {
+			return b.groups.Reject(b.t.Context(), &linksgatev1.RejectRequest{Group: benched, Leaving: true,
+				Rejections: []*linksgatev1.Rejection{{LeaseToken: token, Action: &linksgatev1.Rejection_Park{Park: true}}}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, nil)
+			b.append("acme", "acme")
+			first := b.join(1)
+			results, err := last(b, b.take(first, 1)[0].Token)
+			if err != nil || results[0].GetOutcome() != leaseOK {
+				t.Fatalf("%v %v", results, err)
+			}
+			if status := b.status(); status.GetInFlight() != 0 {
+				t.Errorf("status: %v", status)
+			}
+			if again := b.take(b.join(1), 1)[0]; again.Attempt != 1 {
+				t.Errorf("attempt %d, want 1", again.Attempt)
+			}
+		})
+	}
+}
+
+// A rejected lease stays over when the notification was leased again, to a member that never knew.
+func TestARejectedLeaseStaysOver(t *testing.T) {
+	b := newBench(t, nil)
+	b.append("acme")
+	first := b.join(1)
+	held := b.take(first, 1)[0]
+	b.reject(leaseOK, &linksgatev1.Rejection{LeaseToken: held.Token})
+	b.eventually("it is leased again", func() bool { return b.status().GetInFlight() == 1 })
+	first.Leave(false)
+	b.acknowledge(leaseStale, held)
+}
+
+// A filter holds for what is leased from then on, also for what is in hand.
+func TestAChangedFilterHoldsForWhatIsInHand(t *testing.T) {
+	b := newBench(t, nil)
+	b.append("acme", "other", "acme", "other", "acme")
+	m := b.join(1)
+	held := b.take(m, 1)
+	b.eventually("all is in hand", func() bool {
+		m.session.mu.Lock()
+		defer m.session.mu.Unlock()
+		return m.session.ledger.items == 5
+	})
+	if _, err := b.groups.Update(t.Context(), benched, func(g *linksgatev1.Group) error {
+		g.Filter = &linksgatev1.Filter{Accounts: []string{"other"}}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.reject(leaseOK, &linksgatev1.Rejection{LeaseToken: held[0].Token})
+	for range 2 {
+		next := b.take(m, 1)
+		n, err := next[0].Record.Notification()
+		if err != nil || n.GetAccount() != "other" {
+			t.Errorf("leased: %v %v", n, err)
+		}
+		b.acknowledge(leaseOK, next...)
+	}
+	b.settled()
+}
+
+// What was acknowledged does not come again when the group is idle for a while, nor to a member that joins just then: that one waits
+// until what is known is stored.
+func TestIdlenessForgetsNothing(t *testing.T) {
+	b := newBench(t, nil)
+	b.appendAtOnce(6)
+	m := b.join(6)
+	held := b.take(m, 6)
+	// That stores what is known now.
+	b.reject(leaseOK, &linksgatev1.Rejection{LeaseToken: held[0].Token, Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)}})
+	b.eventually("it is stored", func() bool {
+		m.session.mu.Lock()
+		defer m.session.mu.Unlock()
+		return len(m.session.ledger.delayed.items) == 1
+	})
+	b.acknowledge(leaseOK, held[1:]...)
+	m.Leave(true)
+	m.session.settling.Add(1) // holds up the handing back
+	go m.session.end(errIdle)
+	<-m.session.ctx.Done()
+	soon, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := b.groups.Join(soon, benched, "", 6); err == nil {
+		t.Error("a member joined before everything was handed back")
+	}
+	m.session.settling.Done()
+	m = b.join(6)
+	b.append("acme")
+	if next := b.take(m, 1)[0]; next.Record.Position.Sequence() <= held[5].Record.Position.Sequence() {
+		t.Fatalf("%d came again", next.Record.Position.Sequence())
+	}
+	b.eventually("the rejected one waits again", func() bool { return b.status().GetRetrying() == 1 })
+	if status := b.status(); status.GetInFlight() != 1 {
+		t.Errorf("status: %v", status)
+	}
+}
+
+// A lease that its member was not told of is no attempt.
+func TestALeaseThatNobodyKnowsOfIsHandedBack(t *testing.T) {
+	b := newBench(t, &linksgatev1.Group{MaxAttempts: 1})
+	b.append("acme")
+	m := b.join(1)
+	b.eventually("it is leased", func() bool { return b.status().GetInFlight() == 1 })
+	m.session.end(ErrTaken)
+	if again := b.take(b.join(1), 1)[0]; again.Attempt != 1 {
+		t.Errorf("attempt %d, want 1", again.Attempt)
+	}
+}
+
+// After the death of a gateway its leases are good, and counted as what they are.
+func TestALateAcknowledgementIsCountedOnce(t *testing.T) {
+	b := newBench(t, nil)
+	b.append("acme", "acme")
+	m := b.join(2)
+	held := b.take(m, 2)
+	m.session.stop(eventlog.ErrClosed) // without handing back
+	m.session.background.Wait()
+	m.session.reader.Close()
+	m = b.join(1)
+	b.eventually("all is in hand again", func() bool {
+		m.session.mu.Lock()
+		defer m.session.mu.Unlock()
+		return m.session.ledger.items == 2
+	})
+	b.acknowledge(leaseStale, held[0]) // leased again
+	b.acknowledge(leaseOK, held[1])
+	if status := b.status(); status.GetRetrying() != 0 || status.GetInFlight() != 1 {
+		t.Errorf("status: %v", status)
+	}
+}
+
+// The clock is set for leases that are given when it wakes, too.
+func TestTheClockMindsWhatItLends(t *testing.T) {
+	b := newBench(t, nil)
+	s := newSession(b.groups, "other")
+	s.ledger = newLedger(testRules)
+	s.ledger.complete = true
+	now := time.Now()
+	s.ledger.admit(claims(t, 1, func(int) []string { return nil })[0], nil, nil, 0, now)
+	if _, err := s.join("", 1); err != nil {
+		t.Fatal(err)
+	}
+	if next, want := s.advance(now.Add(2*testRules.lease)), now.Add(3*testRules.lease); next.After(want) {
+		t.Errorf("the clock wakes in %v, want %v", next.Sub(now), want.Sub(now))
+	}
+}
+
+// What was replayed and nobody has taken yet is seen, also when the gateway has handed it back.
+func TestAReplayThatWasHandedBackIsCounted(t *testing.T) {
+	b := newBench(t, nil)
+	b.append("acme")
+	m := b.join(1)
+	b.reject(leaseOK, park(b.take(m, 1)[0]))
+	id := b.log.NotificationID(eventlog.Position{Stream: 1})
+	if err := b.groups.store.Replay(t.Context(), benched, id); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("it is leased", func() bool { return b.status().GetInFlight() == 1 })
+	m.session.end(ErrTaken) // the member knows of nothing
+	if status := b.status(); status.GetRetrying() != 1 || status.GetInFlight() != 0 || status.GetParked() != 0 {
+		t.Errorf("status: %v", status)
+	}
+	b.acknowledge(leaseOK, b.take(b.join(1), 1)...)
+	b.eventually("it is settled", func() bool { return b.status().GetRetrying() == 0 })
+}
+
+// A lease that ended with parking was not acknowledged, whoever is asked.
+func TestAParkedLeaseStaysOver(t *testing.T) {
+	b := newBench(t, nil)
+	b.appendAtOnce(6) // in few batches: one at least is handed back with something parked in it
+	m := b.join(6)
+	held := b.take(m, 6)
+	for _, l := range held[:5] {
+		b.reject(leaseOK, park(l))
+	}
+	m.Leave(true)
+	m.session.end(ErrTaken)
+	b.acknowledge(leaseStale, held[:5]...)
+	b.acknowledge(leaseOK, held[5])
+}

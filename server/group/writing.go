@@ -1,0 +1,111 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+// runWriter writes what has to be on disk, until the session ends.
+func (s *session) runWriter() {
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.write:
+		}
+		if !s.writeOut(s.ctx) {
+			select {
+			case <-s.ctx.Done():
+				return
+			case <-time.After(retryPause):
+				signal(s.write)
+			}
+		}
+	}
+}
+
+func (s *session) wakeWriter() {
+	if len(s.ledger.toRecord)+len(s.ledger.toPark)+len(s.ledger.toSettle) > 0 {
+		signal(s.write)
+	}
+}
+
+// writeOut stores what the ledger wants stored. It reports whether all of it was.
+func (s *session) writeOut(ctx context.Context) bool {
+	s.mu.Lock()
+	record := s.record
+	toRecord, toPark, toSettle := s.ledger.toRecord, s.ledger.toPark, s.ledger.toSettle
+	s.ledger.toRecord, s.ledger.toPark, s.ledger.toSettle = make(map[*batch]struct{}), nil, nil
+	s.mu.Unlock()
+	done := true
+	for b := range toRecord {
+		s.storeProgress(ctx, record, b)
+	}
+	for _, it := range toPark {
+		if !s.storeParked(ctx, it) {
+			done = false
+		}
+	}
+	for _, b := range toSettle {
+		// A crash before this leaves the batch to come again, settled notifications and all.
+		if err := b.claim.Settle(ctx); err != nil {
+			s.groups.logger.Warn("a record batch could not be settled and will come again", "group", s.name, "error", err)
+		}
+	}
+	return done
+}
+
+// storeProgress stores what is known of a batch before any of it is delivered again. If that fails, it is delivered all the same:
+// an attempt that is forgotten when the gateway dies is better than a notification that waits for a disk.
+func (s *session) storeProgress(ctx context.Context, record *linksgatev1.GroupRecord, b *batch) {
+	s.mu.Lock()
+	progress, revision := b.snapshot(true), b.revision
+	s.mu.Unlock()
+	if progress != nil {
+		stored, err := s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, revision)
+		if errors.Is(err, eventlog.ErrGroupChanged) { // another gateway settled something of it
+			if _, revision, err = s.groups.store.Progress(ctx, record, b.source, b.stream); err == nil {
+				stored, err = s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, revision)
+			}
+		}
+		if err != nil {
+			stored = revision
+			if ctx.Err() == nil {
+				s.groups.logger.Warn("an attempt could not be recorded", "group", s.name, "error", err)
+			}
+		}
+		revision = stored
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.revision = revision
+	s.ledger.recorded(b, time.Now())
+	s.lend(time.Now())
+	s.wakeBy(time.Now()) // for what waits
+}
+
+// storeParked parks a notification. It reports whether it is parked.
+func (s *session) storeParked(ctx context.Context, it *item) bool {
+	// What it was parked for does not change any more.
+	if err := s.groups.store.Park(ctx, s.name, it.record, it.reason, it.detail, it.attempts); err != nil {
+		s.groups.logger.Error("a notification could not be parked; trying again", "group", s.name, "error", err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ledger.toPark = append(s.ledger.toPark, it)
+		return false
+	}
+	s.groups.stats.Parked.Add(1)
+	s.groups.logger.Warn("a notification was parked", "group", s.name, "sequence", it.sequence(), "reason", it.reason, "attempts", it.attempts)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it.parked != nil {
+		close(it.parked)
+	}
+	s.ledger.settle(it, time.Now())
+	s.settled()
+	return true
+}
