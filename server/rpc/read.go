@@ -1,0 +1,159 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+// Bounds of one page, beside its number of notifications.
+const (
+	maxPageBytes = 2 << 20
+	maxPageTime  = 2 * time.Second
+)
+
+// ListNotifications implements [linksgatev1.NotificationServiceServer].
+func (s *Server) ListNotifications(ctx context.Context, req *linksgatev1.ListNotificationsRequest) (*linksgatev1.ListNotificationsResponse, error) {
+	filter, err := toFilter(req.GetFilter(), "filter.")
+	if err != nil {
+		return nil, err
+	}
+	size := pageSize(req.GetPageSize())
+	info, err := s.log.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	start, err := s.listStart(ctx, req, info)
+	if err != nil {
+		return nil, err
+	}
+	if start == info.Next {
+		return &linksgatev1.ListNotificationsResponse{EndToken: s.log.Token(start)}, nil
+	}
+	p := page{server: s, end: start, most: size}
+	deadline := time.Now().Add(maxPageTime)
+	options := eventlog.ReadOptions{Filter: filter, Until: info.Next, Pulse: maxPageTime}
+	for step, err := range s.log.Read(ctx, start, options) {
+		if err != nil {
+			return nil, err
+		}
+		full, err := p.take(step)
+		if err != nil {
+			return nil, err
+		}
+		if full || time.Now().After(deadline) {
+			break
+		}
+	}
+	return p.response(info.Next), nil
+}
+
+// pageSize is the size that a request asks for. Too much is brought down to the bound, as AIP-158 asks.
+func pageSize(asked uint32) int {
+	if asked == 0 {
+		return defaultPageSize
+	}
+	return int(min(asked, maxPageSize))
+}
+
+func (s *Server) listStart(ctx context.Context, req *linksgatev1.ListNotificationsRequest, info eventlog.Info) (eventlog.Cursor, error) {
+	if req.GetPageToken() != "" {
+		return s.toCursor("page_token", req.GetPageToken())
+	}
+	start, _, err := s.start(ctx, req, info, info.First)
+	return start, err
+}
+
+// page is a page of ListNotifications in the making.
+type page struct {
+	server        *Server
+	notifications []*linksgatev1.Notification
+	end           eventlog.Cursor // after everything that was looked at
+	most, bytes   int
+}
+
+// take adds a step. It reports whether the page is full.
+func (p *page) take(step eventlog.Step) (bool, error) {
+	if step.Gap != nil {
+		if len(p.notifications) > 0 {
+			return true, nil // the next page begins at the gap and says so
+		}
+		return false, &gapError{err: step.Gap.Err, available: p.server.log.Token(step.Next)}
+	}
+	for _, record := range step.Records {
+		n, err := record.Notification()
+		if err != nil {
+			return false, err
+		}
+		if p.bytes += len(record.Framed()); p.bytes > maxPageBytes && len(p.notifications) > 0 {
+			return true, nil
+		}
+		p.notifications = append(p.notifications, n)
+		p.end = record.Next
+		if len(p.notifications) == p.most {
+			return true, nil
+		}
+	}
+	p.end = step.Next
+	return false, nil
+}
+
+func (p *page) response(head eventlog.Cursor) *linksgatev1.ListNotificationsResponse {
+	token := p.server.log.Token(p.end)
+	response := &linksgatev1.ListNotificationsResponse{Notifications: p.notifications, EndToken: token}
+	if p.end.Before(head) {
+		response.NextPageToken = token
+	}
+	return response
+}
+
+// GetNotification implements [linksgatev1.NotificationServiceServer].
+func (s *Server) GetNotification(ctx context.Context, req *linksgatev1.GetNotificationRequest) (*linksgatev1.GetNotificationResponse, error) {
+	position, err := s.log.ParseNotificationID(req.GetId())
+	if err != nil {
+		return nil, idError(err)
+	}
+	record, err := s.log.Get(ctx, position)
+	if err != nil {
+		return nil, err
+	}
+	n, err := record.Notification()
+	if err != nil {
+		return nil, err
+	}
+	return &linksgatev1.GetNotificationResponse{Notification: n}, nil
+}
+
+// GetLogInfo implements [linksgatev1.NotificationServiceServer].
+func (s *Server) GetLogInfo(ctx context.Context, _ *linksgatev1.GetLogInfoRequest) (*linksgatev1.GetLogInfoResponse, error) {
+	info, err := s.log.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	response := &linksgatev1.GetLogInfoResponse{
+		LogId:          s.log.ID(),
+		First:          s.firstOf(info),
+		Head:           s.headOf(info.Head, info.HeadWritten),
+		RecordBatches:  info.Batches,
+		Bytes:          info.Bytes,
+		MaxAge:         durationpb.New(info.MaxAge),
+		MaxBytes:       uint64(info.MaxBytes),
+		Durability:     durabilities[s.log.Durability()],
+		Writable:       true,
+		GatewayVersion: s.version,
+	}
+	if err := s.log.Err(); err != nil {
+		response.Writable, response.UnwritableReason = false, err.Error()
+	}
+	return response, nil
+}
+
+var durabilities = map[eventlog.Durability]linksgatev1.Durability{
+	eventlog.DurabilityFsync:      linksgatev1.Durability_DURABILITY_FSYNC,
+	eventlog.DurabilityProcess:    linksgatev1.Durability_DURABILITY_PROCESS,
+	eventlog.DurabilityReplicated: linksgatev1.Durability_DURABILITY_REPLICATED,
+}
