@@ -1,0 +1,89 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/group"
+)
+
+// newAdmin returns the administrative endpoints:
+//
+//	/healthz  200 while the process runs
+//	/readyz   200 while the log can be written, else 503, with the durability in force
+//	/metrics  for Prometheus
+//	/config   when the configuration in force was loaded, what of the one found last needs a restart, and why it could not
+//	          be put in force, if it could not
+//	/secrets  the configured secrets by name, and when each last verified a notification
+//
+// Nothing that is private can be got from them.
+func newAdmin(log *eventlog.Log, registry *prometheus.Registry, reloader *reloader, usage *usage) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		answer := struct {
+			Ready      bool   `json:"ready"`
+			Durability string `json:"durability"`
+			Reason     string `json:"reason,omitempty"`
+		}{Ready: true, Durability: log.Durability().String()}
+		status := http.StatusOK
+		if err := log.Err(); err != nil {
+			answer.Ready, answer.Reason = false, err.Error()
+			status = http.StatusServiceUnavailable
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_ = json.NewEncoder(w).Encode(answer)
+	})
+	mux.HandleFunc("GET /config", reloader.serveState)
+	mux.HandleFunc("GET /secrets", usage.serve)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the asker may be gone
+}
+
+func counter(name, help string, value func() uint64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+}
+
+// registerGroupMetrics publishes the counters of shared work.
+func registerGroupMetrics(registry prometheus.Registerer, groups *group.Groups) {
+	stats := groups.Stats()
+	registry.MustRegister(
+		counter("linksgate_group_leases_total", "Notifications lent to members of groups.", stats.Leased.Load),
+		counter("linksgate_group_acknowledged_total", "Leases that were acknowledged.", stats.Acknowledged.Load),
+		counter("linksgate_group_rejected_total", "Leases that were rejected.", stats.Rejected.Load),
+		counter("linksgate_group_leases_ended_total", "Leases that passed unsettled.", stats.LeasesEnded.Load),
+		counter("linksgate_group_disconnected_total", "Leases given back because their member was gone.", stats.Disconnected.Load),
+		counter("linksgate_group_parked_total", "Notifications that were parked.", stats.Parked.Load),
+		counter("linksgate_group_missed_batches_total", "Record batches that expired or were damaged before their group got them.",
+			stats.MissedBatches.Load),
+	)
+}
+
+// registerLogMetrics publishes the log's counters.
+func registerLogMetrics(registry prometheus.Registerer, log *eventlog.Log) {
+	stats := log.Stats()
+	registry.MustRegister(
+		counter("linksgate_log_appended_notifications_total", "Notifications made durable.", stats.Notifications.Load),
+		counter("linksgate_log_appended_batches_total", "Record batches made durable.", stats.Batches.Load),
+		counter("linksgate_log_appended_bytes_total", "Bytes of record batches made durable.", stats.Bytes.Load),
+		counter("linksgate_log_duplicates_total", "Copies that were answered and not stored again.", stats.Duplicates.Load),
+		counter("linksgate_log_failed_writes_total", "Record batches that could not be written.", stats.Failures.Load),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "linksgate_log_writable", Help: "1 while the log can be written."},
+			func() float64 {
+				if log.Err() != nil {
+					return 0
+				}
+				return 1
+			}),
+	)
+}

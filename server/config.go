@@ -1,0 +1,228 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Config is the gateway's configuration, as the configuration file writes it. A field that is left out has its default.
+//
+// Accounts and Webhook.TrustedProxies can change while the gateway runs; see [Env.Source]. The rest needs a restart.
+type Config struct {
+	Listen  Listen        `yaml:"listen"`
+	Log     LogConfig     `yaml:"log"`
+	Webhook WebhookConfig `yaml:"webhook"`
+	GRPC    GRPCConfig    `yaml:"grpc"`
+	REST    RESTConfig    `yaml:"rest"`
+	// DrainTimeout bounds how long a shutdown waits for requests and streams to finish. Default 20s.
+	DrainTimeout Duration `yaml:"drain_timeout"`
+	// Accounts are the Linksfield accounts by name: lower-case letters, digits and hyphens. The name is part of the URLs
+	// given to Linksfield. At least one.
+	Accounts map[string]AccountConfig `yaml:"accounts"`
+}
+
+// Listen holds the addresses to listen on, host:port. Port 0 chooses a free one. All default to loopback: nothing is reachable
+// from elsewhere unless it is asked for.
+type Listen struct {
+	// Webhook is where Linksfield sends to. Default 127.0.0.1:8080.
+	Webhook string `yaml:"webhook"`
+	// GRPC is where services subscribe. Default 127.0.0.1:9090.
+	GRPC string `yaml:"grpc"`
+	// REST is where the same is served as JSON over HTTP, and streams as NDJSON and SSE. Default 127.0.0.1:9092.
+	REST string `yaml:"rest"`
+	// Admin has /healthz, /readyz, /metrics, /config and /secrets. Default 127.0.0.1:9091.
+	Admin string `yaml:"admin"`
+}
+
+// LogConfig says where the log is and how much it retains.
+type LogConfig struct {
+	// Dir is the directory of the embedded log. Default linksgate-data. Excludes NATSURL.
+	Dir string `yaml:"dir"`
+	// NATSURL is an external NATS cluster with JetStream to keep the log in.
+	NATSURL string `yaml:"nats_url"`
+	// NATSCredentialsFile is a NATS credentials file for it.
+	NATSCredentialsFile string `yaml:"nats_credentials_file"`
+	// Replicas of the log in the NATS cluster, 1 to 5. Default 3.
+	Replicas int `yaml:"replicas"`
+	// Fsync before each answer; only for the embedded log. Default true. With false, a crash of the machine loses
+	// notifications that were answered with 200.
+	Fsync *bool `yaml:"fsync"`
+	// MaxAge of notifications, such as 30d or 12h. Default 30d; 0 keeps them for ever.
+	MaxAge *Duration `yaml:"max_age"`
+	// DuplicateWindow is how long copies of a notification are recognised. Default 24h; 0 turns it off.
+	DuplicateWindow *Duration `yaml:"duplicate_window"`
+	// MinFree is the free space below which notifications are answered with 503. Default 512MiB.
+	MinFree Size `yaml:"min_free"`
+	// QuarantineBytes and QuarantineAge bound the quarantine; the oldest entries go first. Default 256MiB and 30d.
+	QuarantineBytes Size     `yaml:"quarantine_bytes"`
+	QuarantineAge   Duration `yaml:"quarantine_age"`
+	// ParkedBytes and ParkedAge bound what all groups together have parked; the oldest goes first. Default 256MiB and 30d.
+	ParkedBytes Size     `yaml:"parked_bytes"`
+	ParkedAge   Duration `yaml:"parked_age"`
+	// MaxBytes on disk; the oldest notifications go first. Such as 10GiB, the default. At least 16MiB.
+	MaxBytes Size `yaml:"max_bytes"`
+}
+
+// WebhookConfig is about the HTTP side.
+type WebhookConfig struct {
+	// PublicURL is how Linksfield reaches the webhook address, such as https://hooks.example.com. Only used to print the URLs.
+	PublicURL string `yaml:"public_url"`
+	// MaxBody accepted. Default 256KiB, at most that.
+	MaxBody Size `yaml:"max_body"`
+	// MaxRequests verified and written at once; more get 429. Default 2048.
+	MaxRequests int `yaml:"max_requests"`
+	// ReadTimeout for a whole request, headers and body. Default 10s.
+	ReadTimeout Duration `yaml:"read_timeout"`
+	// TrustedProxies are the networks whose X-Forwarded-For is believed, such as 10.0.0.0/8. Default: none.
+	TrustedProxies []string `yaml:"trusted_proxies"`
+	// TLS of the webhook address. Default: none, for a proxy in front.
+	TLS *TLSConfig `yaml:"tls"`
+}
+
+// GRPCConfig is about the gRPC side.
+type GRPCConfig struct {
+	// MaxStreams open at once. Default 10000.
+	MaxStreams int `yaml:"max_streams"`
+	// SendTimeout is how long a client may not read before its stream is ended. Default 30s.
+	SendTimeout Duration `yaml:"send_timeout"`
+	// MaxStreamAge after which a stream is ended as planned. Default: never.
+	MaxStreamAge Duration `yaml:"max_stream_age"`
+	// TLS of the gRPC address. Default: none.
+	TLS *TLSConfig `yaml:"tls"`
+}
+
+// RESTConfig is about the REST side. Streams are counted and bounded together with those of gRPC, by GRPCConfig.
+type RESTConfig struct {
+	// TLS of the REST address. Default: none, for a proxy in front.
+	TLS *TLSConfig `yaml:"tls"`
+}
+
+// TLSConfig names the files of a TLS listener, in PEM.
+type TLSConfig struct {
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+	// ClientCAFile, if set, makes client certificates required, signed by one of these.
+	ClientCAFile string `yaml:"client_ca_file"`
+}
+
+// scheme is that of URLs of an address with this configuration, or with none.
+func (c *TLSConfig) scheme() string {
+	if c == nil {
+		return "http"
+	}
+	return "https"
+}
+
+// AccountConfig is one Linksfield account.
+type AccountConfig struct {
+	// MD5Secrets are the notification secrets of the md5 scheme, any of which may have signed.
+	MD5Secrets []SecretConfig `yaml:"md5_secrets"`
+	// HMACKeys are the keys of the hmac-sha1 scheme. One id may occur several times, during a change-over.
+	HMACKeys []HMACKeyConfig `yaml:"hmac_keys"`
+	// Kinds holds what differs from the default, by the kind's name in the URL.
+	Kinds map[string]KindConfig `yaml:"kinds"`
+}
+
+// SecretConfig says where a secret is. Exactly one of File and Env; never the secret itself.
+type SecretConfig struct {
+	// Name is recorded with what the secret verified, and tells it from the others of its account and key id. Default: the
+	// name of the variable or the base name of the file. A new value is best given a new name: under an old one, what the
+	// former value verified before the gateway was last started cannot be told from what the new one did.
+	Name string `yaml:"name"`
+	// File holds the secret. One line break at its end is not part of it.
+	File string `yaml:"file"`
+	// Env is the environment variable that holds the secret. Unlike a file it cannot change while the gateway runs.
+	Env string `yaml:"env"`
+}
+
+// HMACKeyConfig is one value of a key.
+type HMACKeyConfig struct {
+	// ID is Linksfield's id of the key.
+	ID           string `yaml:"id"`
+	SecretConfig `yaml:",inline"`
+}
+
+// KindConfig guards one URL.
+type KindConfig struct {
+	// Signature is required (the default), if-present or none. What is not required must be guarded by PathToken or
+	// AllowedSources.
+	Signature string `yaml:"signature"`
+	// PathToken is a secret that the URL must end with: letters, digits, - and _, at least 16.
+	PathToken *SecretConfig `yaml:"path_token"`
+	// AllowedSources are the networks that may connect, such as 203.0.113.0/24.
+	AllowedSources []string `yaml:"allowed_sources"`
+}
+
+// Duration is a time.Duration that is written like 90s, 12h or 30d.
+type Duration time.Duration
+
+// UnmarshalYAML implements yaml.BytesUnmarshaler.
+func (d *Duration) UnmarshalYAML(text []byte) error {
+	s := strings.Trim(strings.TrimSpace(string(text)), `"'`)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration such as 30d", s)
+		}
+		*d = Duration(time.Duration(n) * 24 * time.Hour)
+		return nil
+	}
+	parsed, err := time.ParseDuration(s)
+	if err != nil || parsed < 0 {
+		return fmt.Errorf("%q is not a duration such as 90s, 12h or 30d", s)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+// Size is a number of bytes that is written like 512KiB or 10GiB.
+type Size int64
+
+var sizePattern = regexp.MustCompile(`^([0-9]{1,12})(B|KiB|MiB|GiB|TiB)?$`)
+
+// UnmarshalYAML implements yaml.BytesUnmarshaler.
+func (z *Size) UnmarshalYAML(text []byte) error {
+	s := strings.Trim(strings.TrimSpace(string(text)), `"'`)
+	parts := sizePattern.FindStringSubmatch(s)
+	if parts == nil {
+		return fmt.Errorf("%q is not a size such as 512KiB or 10GiB", s)
+	}
+	n, err := strconv.ParseInt(parts[1], 10, 64)
+	shift := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[parts[2]]
+	if err != nil || n > math.MaxInt64>>shift {
+		return fmt.Errorf("%q is too large", s)
+	}
+	*z = Size(n << shift)
+	return nil
+}
+
+// ReadConfig reads a configuration file. A key that it does not know, or that occurs twice, is an error that names the line. The
+// error does not show the line: a secret may stand in it by mistake.
+func ReadConfig(path string) (Config, error) {
+	var config Config
+	file, err := os.Open(path)
+	if err != nil {
+		return config, fmt.Errorf("read the configuration: %w", err)
+	}
+	defer file.Close()
+	decoder := yaml.NewDecoder(file, yaml.Strict())
+	switch err := decoder.Decode(&config); {
+	case errors.Is(err, io.EOF):
+		return config, fmt.Errorf("read the configuration: %s is empty", path)
+	case err != nil:
+		return config, fmt.Errorf("read the configuration: %s: %s", path, yaml.FormatError(err, false, false))
+	}
+	if err := decoder.Decode(new(Config)); !errors.Is(err, io.EOF) {
+		return config, fmt.Errorf("read the configuration: %s: only one YAML document is read, what follows --- is not", path)
+	}
+	return config, nil
+}

@@ -1,0 +1,348 @@
+package server
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/payload"
+	"github.com/linksgate/linksgate/server/signature"
+	"github.com/linksgate/linksgate/server/webhook"
+)
+
+// problems collects everything that is wrong with a configuration, so that it can be mended in one go.
+type problems []error
+
+func (p *problems) add(where, format string, args ...any) {
+	*p = append(*p, fmt.Errorf("%s: %w", where, fmt.Errorf(format, args...)))
+}
+
+func (p *problems) check(where string, err error) {
+	if err != nil {
+		p.add(where, "%w", err)
+	}
+}
+
+// files are the files that a configuration names, each read once: what is checked, compared and put in force are the same
+// bytes.
+type files map[string]readFile
+
+type readFile struct {
+	data []byte
+	err  error
+}
+
+func (f files) read(path string) ([]byte, error) {
+	if _, ok := f[path]; !ok {
+		data, err := readRegular(path)
+		f[path] = readFile{data, err}
+	}
+	return f[path].data, f[path].err
+}
+
+// maxFile is far more than a secret or a chain of certificates takes.
+const maxFile = 1 << 20
+
+// readRegular reads a file that is one: a pipe would be waited for, and a device has no end.
+func readRegular(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	case info.Size() > maxFile:
+		return nil, fmt.Errorf("%s has %d bytes, more than any secret or certificate", path, info.Size())
+	}
+	return os.ReadFile(path)
+}
+
+// built is a checked configuration, with everything that it names read.
+type built struct {
+	accounts   map[string]*webhook.Account
+	log        eventlog.Options
+	webhookTLS *tls.Config
+	grpcTLS    *tls.Config
+	restTLS    *tls.Config
+	proxies    []netip.Prefix
+}
+
+// settings are the part that can change while the gateway runs.
+func (b built) settings() webhook.Settings {
+	return webhook.Settings{Accounts: b.accounts, TrustedProxies: b.proxies}
+}
+
+// Check reports everything that is wrong with the configuration, secrets and certificates included, without opening anything.
+func (c Config) Check() error {
+	_, err := c.withDefaults().build(make(files))
+	return err
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Listen.Webhook, "127.0.0.1:8080")
+	setDefault(&c.Listen.GRPC, "127.0.0.1:9090")
+	setDefault(&c.Listen.REST, "127.0.0.1:9092")
+	setDefault(&c.Listen.Admin, "127.0.0.1:9091")
+	setDefault(&c.DrainTimeout, Duration(20*time.Second))
+	setDefault(&c.Webhook.ReadTimeout, Duration(10*time.Second))
+	if c.Log.NATSURL == "" {
+		setDefault(&c.Log.Dir, "linksgate-data")
+	}
+	return c
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) build(f files) (built, error) {
+	var p problems
+	b := built{accounts: make(map[string]*webhook.Account, len(c.Accounts)), log: c.Log.options(&p)}
+	if len(c.Accounts) == 0 {
+		p.add("accounts", "none is configured, so nothing could be received")
+	}
+	for _, name := range sortedKeys(c.Accounts) {
+		b.accounts[name] = c.Accounts[name].build("accounts."+name, name, f, &p)
+	}
+	b.webhookTLS = c.Webhook.TLS.build("webhook.tls", f, &p)
+	b.grpcTLS = c.GRPC.TLS.build("grpc.tls", f, &p)
+	b.restTLS = c.REST.TLS.build("rest.tls", f, &p)
+	b.proxies = parseNetworks("webhook.trusted_proxies", c.Webhook.TrustedProxies, &p)
+	if c.Webhook.MaxBody > webhook.DefaultMaxBody {
+		p.add("webhook.max_body", "at most 256KiB: a notification must fit into one message of the log")
+	}
+	c.Listen.check(&p)
+	for where, n := range map[string]int{"webhook.max_requests": c.Webhook.MaxRequests, "grpc.max_streams": c.GRPC.MaxStreams} {
+		if n < 0 {
+			p.add(where, "must not be negative")
+		}
+	}
+	return b, errors.Join(p...)
+}
+
+// check reports addresses that could not be listened on.
+func (l Listen) check(p *problems) {
+	used := make(map[string]string)
+	for _, one := range []struct{ where, address string }{
+		{"listen.webhook", l.Webhook}, {"listen.grpc", l.GRPC}, {"listen.rest", l.REST}, {"listen.admin", l.Admin},
+	} {
+		_, port, err := net.SplitHostPort(one.address)
+		if err != nil {
+			p.add(one.where, "%q is not an address such as 127.0.0.1:8080", one.address)
+			continue
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+			p.add(one.where, "%q is not a port from 0 to 65535", port)
+		} else if other := used[one.address]; other != "" && n != 0 {
+			p.add(one.where, "%s is the address of %s already", one.address, other)
+		}
+		used[one.address] = one.where
+	}
+}
+
+func (c LogConfig) options(p *problems) eventlog.Options {
+	o := eventlog.Options{
+		Dir: c.Dir, URL: c.NATSURL, Credentials: c.NATSCredentialsFile, Replicas: c.Replicas,
+		NoSync: c.Fsync != nil && !*c.Fsync, MaxAge: orNever(c.MaxAge), MaxBytes: int64(c.MaxBytes),
+		DuplicateWindow: orNever(c.DuplicateWindow), MinFree: int64(c.MinFree),
+		QuarantineBytes: int64(c.QuarantineBytes), QuarantineAge: time.Duration(c.QuarantineAge),
+		ParkedBytes: int64(c.ParkedBytes), ParkedAge: time.Duration(c.ParkedAge),
+	}
+	p.check("log", o.Check())
+	return o
+}
+
+// orNever gives a duration that was left out as 0, which means the default, and one that is 0 as negative, which means never.
+func orNever(d *Duration) time.Duration {
+	switch {
+	case d == nil:
+		return 0
+	case *d == 0:
+		return -1
+	}
+	return time.Duration(*d)
+}
+
+var (
+	accountName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	pathToken   = regexp.MustCompile(`^[A-Za-z0-9_-]{16,128}$`)
+)
+
+func (c AccountConfig) build(where, name string, f files, p *problems) *webhook.Account {
+	if !accountName.MatchString(name) {
+		p.add(where, "an account's name has 1 to 63 lower-case letters, digits and hyphens")
+	}
+	a := &webhook.Account{
+		Keys:  signature.Keyring{HMAC: make(map[string][]signature.Secret)},
+		Kinds: make(map[linksgatev1.Kind]webhook.KindPolicy),
+	}
+	for i, config := range c.MD5Secrets {
+		where := fmt.Sprintf("%s.md5_secrets[%d]", where, i)
+		a.Keys.MD5 = appendSecret(a.Keys.MD5, config.read(where, f, p), where, p)
+	}
+	for i, config := range c.HMACKeys {
+		where := fmt.Sprintf("%s.hmac_keys[%d]", where, i)
+		if config.ID == "" || strings.Contains(config.ID, "/") {
+			p.add(where+".id", "must be set, without a slash: what stands before the slash in x-lf-signature")
+		}
+		a.Keys.HMAC[config.ID] = appendSecret(a.Keys.HMAC[config.ID], config.read(where, f, p), where, p)
+	}
+	for _, kindName := range sortedKeys(c.Kinds) {
+		where := where + ".kinds." + kindName
+		kind, ok := payload.KindByName(kindName)
+		if !ok {
+			p.add(where, "no such kind; the kinds are %s", strings.Join(kindNames(), ", "))
+			continue
+		}
+		a.Kinds[kind] = c.Kinds[kindName].build(where, f, p)
+	}
+	if len(c.MD5Secrets)+len(c.HMACKeys) == 0 && !slices.ContainsFunc(sortedKeys(c.Kinds), func(kind string) bool {
+		return c.Kinds[kind].Signature != "" && c.Kinds[kind].Signature != "required"
+	}) {
+		p.add(where, "has no md5_secrets and no hmac_keys, so every notification would be refused")
+	}
+	return a
+}
+
+// appendSecret appends a secret to others that may have signed the same.
+func appendSecret(secrets []signature.Secret, secret signature.Secret, where string, p *problems) []signature.Secret {
+	if slices.ContainsFunc(secrets, func(other signature.Secret) bool { return other.Name == secret.Name && secret.Name != "" }) {
+		p.add(where+".name", "%s is another one's name already: it could not be told which of them is in use", secret.Name)
+	}
+	return append(secrets, secret)
+}
+
+func kindNames() []string {
+	var names []string
+	for _, kind := range payload.Kinds() {
+		names = append(names, payload.KindName(kind))
+	}
+	return names
+}
+
+func (c KindConfig) build(where string, f files, p *problems) webhook.KindPolicy {
+	var policy webhook.KindPolicy
+	switch c.Signature {
+	case "", "required":
+	case "if-present":
+		policy.Signature = webhook.SignatureIfPresent
+	case "none":
+		policy.Signature = webhook.SignatureNone
+	default:
+		p.add(where+".signature", "%q is not one of required, if-present, none", c.Signature)
+	}
+	if c.PathToken != nil {
+		policy.PathToken = c.PathToken.read(where+".path_token", f, p).Value
+		if !pathToken.MatchString(policy.PathToken) {
+			p.add(where+".path_token", "must have 16 to 128 letters, digits, - and _")
+		}
+	}
+	policy.Sources = parseNetworks(where+".allowed_sources", c.AllowedSources, p)
+	if policy.Signature != webhook.SignatureRequired && policy.PathToken == "" && len(policy.Sources) == 0 {
+		p.add(where+".signature", "%s accepts what anyone sends: guard the URL with path_token or allowed_sources", c.Signature)
+	}
+	return policy
+}
+
+// parseNetworks reads networks; an address is a network of its own.
+func parseNetworks(where string, texts []string, p *problems) []netip.Prefix {
+	var networks []netip.Prefix
+	for _, text := range texts {
+		network, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil {
+			network, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			p.add(where, "%q is not a network such as 203.0.113.0/24", text)
+			continue
+		}
+		if network.Addr().Is4In6() {
+			p.add(where, "%q would match no address: write an IPv4 network as such", text)
+		}
+		networks = append(networks, network)
+	}
+	return networks
+}
+
+// read fetches a secret. Errors never hold it.
+func (c SecretConfig) read(where string, f files, p *problems) signature.Secret {
+	secret := signature.Secret{Name: c.Name}
+	switch {
+	case (c.File == "") == (c.Env == ""):
+		p.add(where, "exactly one of file and env must say where the secret is")
+		return secret
+	case c.Env != "":
+		setDefault(&secret.Name, c.Env)
+		secret.Value = os.Getenv(c.Env)
+		if secret.Value == "" {
+			p.add(where+".env", "the environment variable %s is empty or not set", c.Env)
+		}
+		return secret
+	}
+	setDefault(&secret.Name, c.File[strings.LastIndexByte(c.File, '/')+1:])
+	text, err := f.read(c.File)
+	if err != nil {
+		p.add(where+".file", "%w", err)
+		return secret
+	}
+	secret.Value = strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
+	if secret.Value == "" {
+		p.add(where+".file", "%s is empty", c.File)
+	}
+	return secret
+}
+
+// build reads the files of a TLS configuration. A nil one is none.
+func (c *TLSConfig) build(where string, f files, p *problems) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	certificate, err := c.certificate(f)
+	p.check(where, err)
+	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	if c.ClientCAFile != "" {
+		pem, err := f.read(c.ClientCAFile)
+		p.check(where+".client_ca_file", err)
+		config.ClientCAs = x509.NewCertPool()
+		if err == nil && !config.ClientCAs.AppendCertsFromPEM(pem) {
+			p.add(where+".client_ca_file", "%s holds no certificate", c.ClientCAFile)
+		}
+		config.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return config
+}
+
+func (c *TLSConfig) certificate(f files) (tls.Certificate, error) {
+	certificate, err := f.read(c.CertFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := f.read(c.KeyFile)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(certificate, key)
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}

@@ -1,0 +1,405 @@
+package server_test
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server"
+)
+
+// writeFile writes a file of the test's own and returns its path.
+func writeFile(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func readConfig(t *testing.T, text string) (server.Config, error) {
+	t.Helper()
+	return server.ReadConfig(writeFile(t, "linksgate.yaml", text))
+}
+
+// inlineSecret stands where the configuration names a secret's place.
+const inlineSecret = "Qi9-a-secret-written-into-the-file"
+
+func TestConfigurationsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, text string
+		want       []string // parts of the error
+	}{
+		{"unknown key", "log:\n  dir: data\n  directory: data\n", []string{"3:", "directory"}},
+		{"nothing", "", []string{"empty"}},
+		{"second document", "drain_timeout: 1s\n---\nhttp: {}\n", []string{"one YAML document"}},
+		{"unknown section", "drain_timeout: 1s\nhttp: {}\n", []string{"2:", "http"}},
+		{"unknown key of an account", "accounts:\n  acme:\n    md5_secret: {file: a}\n", []string{"3:", "md5_secret"}},
+		{"key twice", "log:\n  dir: a\n  dir: b\n", []string{"3:", "dir"}},
+		{"wrong type", "grpc:\n  max_streams: many\n", []string{"2:"}},
+		{"not YAML", "listen: {webhook: [\n", nil},
+		{"duration without unit", "drain_timeout: 20\n", []string{"20", "duration"}},
+		{"negative duration", "drain_timeout: -1s\n", []string{"duration"}},
+		{"part of a day", "drain_timeout: 1.5d\n", []string{"duration"}},
+		{"far too many days", "drain_timeout: 70000d\n", []string{"duration"}},
+		{"size in powers of ten", "log:\n  max_bytes: 10GB\n", []string{"size"}},
+		{"negative size", "log:\n  max_bytes: -1\n", []string{"size"}},
+		{"part of a size", "log:\n  max_bytes: 1.5GiB\n", []string{"size"}},
+		{"size over all numbers", "log:\n  max_bytes: 8388608TiB\n", []string{"too large"}},
+		{"secret in the file", "accounts:\n  acme:\n    md5_secrets:\n      - value: " + inlineSecret + "\n", []string{"4:", "value"}},
+		{"secret in place of its place", "accounts:\n  acme:\n    md5_secrets:\n      - " + inlineSecret + "\n", []string{"4:"}},
+		{"path token in the file", "accounts:\n  acme:\n    kinds:\n      cube:\n        path_token: " + inlineSecret + "\n", []string{"5:"}},
+		{"secret beside a mistake", "accounts:\n  acme:\n    hmac_keys:\n      - idd: key\n        secret: " + inlineSecret + "\n", []string{":9"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := readConfig(t, tt.text)
+			if err == nil {
+				t.Fatal("it was read")
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("the error does not say %q: %v", part, err)
+				}
+			}
+			if strings.Contains(err.Error(), inlineSecret) {
+				t.Errorf("the error holds the secret: %v", err)
+			}
+		})
+	}
+	if _, err := server.ReadConfig(filepath.Join(t.TempDir(), "missing.yaml")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing file: %v; want ErrNotExist", err)
+	}
+}
+
+func TestDurationsAndSizes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"30d": 30 * 24 * time.Hour, "12h": 12 * time.Hour, "90s": 90 * time.Second, "1h30m": 90 * time.Minute,
+		"250ms": 250 * time.Millisecond, "0": 0, `"7d"`: 7 * 24 * time.Hour, "'1m'": time.Minute,
+	} {
+		config, err := readConfig(t, "log:\n  max_age: "+text+"\n")
+		if err != nil || config.Log.MaxAge == nil || time.Duration(*config.Log.MaxAge) != want {
+			t.Errorf("%s is read as %v, %v; want %v", text, config.Log.MaxAge, err, want)
+		}
+	}
+	for text, want := range map[string]server.Size{
+		"0": 0, "1024": 1024, "5B": 5, "512KiB": 512 << 10, "16MiB": 16 << 20, "10GiB": 10 << 30, "2TiB": 2 << 40, `"1KiB"`: 1 << 10,
+		"8388607TiB": 8388607 << 40,
+	} {
+		config, err := readConfig(t, "log:\n  max_bytes: "+text+"\n")
+		if err != nil || config.Log.MaxBytes != want {
+			t.Errorf("%s is read as %d, %v; want %d", text, config.Log.MaxBytes, err, want)
+		}
+	}
+}
+
+// TestConfigurationsThatCannotWork changes one thing at a time in a configuration that works.
+func TestConfigurationsThatCannotWork(t *testing.T) {
+	t.Parallel()
+	account := func(change func(*server.AccountConfig)) func(*server.Config) {
+		return func(c *server.Config) {
+			acme := c.Accounts["acme"]
+			change(&acme)
+			c.Accounts["acme"] = acme
+		}
+	}
+	kind := func(name string, k server.KindConfig) func(*server.Config) {
+		return account(func(a *server.AccountConfig) { a.Kinds = map[string]server.KindConfig{name: k} })
+	}
+	md5 := func(s server.SecretConfig) func(*server.Config) {
+		return account(func(a *server.AccountConfig) { a.MD5Secrets = []server.SecretConfig{s} })
+	}
+	short := writeFile(t, "short", "Qp1-too-short")
+	odd := writeFile(t, "odd", inlineSecret+"/with-a-slash")
+	empty := writeFile(t, "empty", "\n")
+	text := writeFile(t, "text", inlineSecret)
+	missing := filepath.Join(t.TempDir(), "missing")
+	certificate, key := writeCertificate(t)
+	noSync := false
+	for _, tt := range []struct {
+		name   string
+		change func(*server.Config)
+		want   []string // parts of the error
+	}{
+		{"address without a port", func(c *server.Config) { c.Listen.Webhook = "8080" }, []string{"listen.webhook", "8080"}},
+		{"no such port", func(c *server.Config) { c.Listen.GRPC = "127.0.0.1:99999" }, []string{"listen.grpc", "99999"}},
+		{"address twice", func(c *server.Config) { c.Listen.Admin, c.Listen.GRPC = "127.0.0.1:7", "127.0.0.1:7" }, []string{"listen.admin", "listen.grpc"}},
+		{"secret in a device", md5(server.SecretConfig{File: "/dev/zero"}), []string{"md5_secrets[0].file", "regular"}},
+		{"no account", func(c *server.Config) { c.Accounts = nil }, []string{"accounts"}},
+		{"account's name", func(c *server.Config) { c.Accounts["Acme_1"] = c.Accounts["acme"] }, []string{"accounts.Acme_1"}},
+		{"account's name too long", func(c *server.Config) { c.Accounts[strings.Repeat("a", 64)] = c.Accounts["acme"] }, []string{"63"}},
+		{"account without secrets", func(c *server.Config) { c.Accounts["bare"] = server.AccountConfig{} }, []string{"accounts.bare", "md5_secrets"}},
+		{"secret from nowhere", md5(server.SecretConfig{Name: "x"}), []string{"accounts.acme.md5_secrets[0]", "file", "env"}},
+		{"secret from two places", md5(server.SecretConfig{File: short, Env: "PATH"}), []string{"accounts.acme.md5_secrets[0]", "exactly one"}},
+		{"missing file", md5(server.SecretConfig{File: missing}), []string{"accounts.acme.md5_secrets[0].file", missing}},
+		{"empty file", md5(server.SecretConfig{File: empty}), []string{"accounts.acme.md5_secrets[0].file", "empty"}},
+		{"variable not set", md5(server.SecretConfig{Env: "LINKSGATE_TEST_NOT_SET"}), []string{"accounts.acme.md5_secrets[0].env", "LINKSGATE_TEST_NOT_SET"}},
+		{"key without id", account(func(a *server.AccountConfig) { a.HMACKeys[0].ID = "" }), []string{"accounts.acme.hmac_keys[0].id"}},
+		{"key id with a slash", account(func(a *server.AccountConfig) { a.HMACKeys[1].ID = "a/b" }), []string{"accounts.acme.hmac_keys[1].id"}},
+		{"unknown kind", kind("sms", server.KindConfig{}), []string{"accounts.acme.kinds.sms", "sms-received"}},
+		{"unknown policy", kind("cube", server.KindConfig{Signature: "optional"}), []string{"accounts.acme.kinds.cube.signature", "optional", "if-present"}},
+		{"unsigned and not guarded", kind("cube", server.KindConfig{Signature: "none"}), []string{"accounts.acme.kinds.cube.signature", "path_token"}},
+		{"perhaps unsigned and not guarded", kind("cube", server.KindConfig{Signature: "if-present"}), []string{"accounts.acme.kinds.cube.signature"}},
+		{"short path token", kind("cube", server.KindConfig{PathToken: &server.SecretConfig{File: short}}), []string{"accounts.acme.kinds.cube.path_token", "16"}},
+		{"path token with a slash", kind("cube", server.KindConfig{PathToken: &server.SecretConfig{File: odd}}), []string{"accounts.acme.kinds.cube.path_token"}},
+		{"path token from nowhere", kind("cube", server.KindConfig{PathToken: &server.SecretConfig{}}), []string{"accounts.acme.kinds.cube.path_token"}},
+		{"no network", kind("cube", server.KindConfig{AllowedSources: []string{"linksfield.example"}}), []string{"accounts.acme.kinds.cube.allowed_sources", "linksfield.example"}},
+		{"no network of a proxy", func(c *server.Config) { c.Webhook.TrustedProxies = []string{"proxy"} }, []string{"webhook.trusted_proxies", "proxy"}},
+		{"hardly a quarantine", func(c *server.Config) { c.Log.QuarantineBytes = 16<<20 - 1 }, []string{"log", "16 MiB"}},
+		{"body over a record", func(c *server.Config) { c.Webhook.MaxBody = 256<<10 + 1 }, []string{"webhook.max_body", "256KiB"}},
+		{"negative requests", func(c *server.Config) { c.Webhook.MaxRequests = -1 }, []string{"webhook.max_requests"}},
+		{"negative streams", func(c *server.Config) { c.GRPC.MaxStreams = -1 }, []string{"grpc.max_streams"}},
+		{"two logs", func(c *server.Config) { c.Log.NATSURL, c.Log.Fsync = "nats://localhost", nil }, []string{"log"}},
+		{"another's fsync", func(c *server.Config) { c.Log.Dir, c.Log.NATSURL, c.Log.Fsync = "", "nats://localhost", &noSync }, []string{"log", "sync"}},
+		{"replicas without cluster", func(c *server.Config) { c.Log.Replicas = 3 }, []string{"log", "NATS URL"}},
+		{"credentials without cluster", func(c *server.Config) { c.Log.NATSCredentialsFile = "a" }, []string{"log", "NATS URL"}},
+		{"too many replicas", func(c *server.Config) {
+			c.Log.Dir, c.Log.Fsync, c.Log.NATSURL, c.Log.Replicas = "", nil, "nats://localhost", 6
+		}, []string{"log", "6 replicas"}},
+		{"hardly a log", func(c *server.Config) { c.Log.MaxBytes = 16<<20 - 1 }, []string{"log", "16 MiB"}},
+		{"no certificate", func(c *server.Config) { c.Webhook.TLS = &server.TLSConfig{} }, []string{"webhook.tls"}},
+		{"certificate that is none", func(c *server.Config) { c.GRPC.TLS = &server.TLSConfig{CertFile: text, KeyFile: text} }, []string{"grpc.tls"}},
+		{"missing client CA", func(c *server.Config) {
+			c.GRPC.TLS = &server.TLSConfig{CertFile: certificate, KeyFile: key, ClientCAFile: missing}
+		}, []string{"grpc.tls.client_ca_file"}},
+		{"client CA that is none", func(c *server.Config) {
+			c.GRPC.TLS = &server.TLSConfig{CertFile: certificate, KeyFile: key, ClientCAFile: text}
+		}, []string{"grpc.tls.client_ca_file", "no certificate"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			config := testConfig(t)
+			if err := config.Check(); err != nil {
+				t.Fatalf("before the change: %v", err)
+			}
+			tt.change(&config)
+			err := config.Check()
+			if err == nil {
+				t.Fatal("Check found nothing")
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("the error does not say %q: %v", part, err)
+				}
+			}
+			for _, private := range []string{"Qp1-too-short", inlineSecret, md5Secret, hmacSecret, orderToken} {
+				if strings.Contains(err.Error(), private) {
+					t.Errorf("the error holds the secret %s: %v", private, err)
+				}
+			}
+			if ran := server.Run(t.Context(), config, quietEnv(t)); ran == nil || ran.Error() != err.Error() {
+				t.Errorf("Run: %v; want what Check says: %v", ran, err)
+			}
+		})
+	}
+}
+
+// quietEnv is that of a gateway that must not start.
+func quietEnv(t *testing.T) server.Env {
+	return server.Env{
+		Logger: slog.New(slog.DiscardHandler),
+		Ready:  func(server.Serving) { t.Error("the gateway started") },
+	}
+}
+
+func TestAllProblemsAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	config, err := readConfig(t, "webhook: {max_body: 1MiB, max_requests: -1}\ngrpc: {max_streams: -1}\nlog: {replicas: 9}\naccounts: {A: {}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = config.Check()
+	for _, part := range []string{"webhook.max_body", "webhook.max_requests", "grpc.max_streams", "log", "accounts.A"} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("nothing is said about %s: %v", part, err)
+		}
+	}
+}
+
+func TestRunTellsWhyItCouldNotStart(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, testConfig(t))
+	for name, tt := range map[string]struct {
+		change func(*server.Config)
+		want   string
+	}{
+		"webhook address in use": {func(c *server.Config) { c.Listen.Webhook = g.Webhook.String() }, "listen.webhook"},
+		"gRPC address in use":    {func(c *server.Config) { c.Listen.GRPC = g.GRPC.String() }, "listen.grpc"},
+		"REST address in use":    {func(c *server.Config) { c.Listen.REST = g.REST.String() }, "listen.rest"},
+		"admin address in use":   {func(c *server.Config) { c.Listen.Admin = g.Admin.String() }, "listen.admin"},
+		"no address":             {func(c *server.Config) { c.Listen.Admin = "here" }, "listen.admin"},
+		"directory in use":       {func(c *server.Config) { c.Log.Dir = g.config.Log.Dir }, "in use"},
+		"directory is a file":    {func(c *server.Config) { c.Log.Dir = writeFile(t, "file", "") }, "directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := testConfig(t)
+			tt.change(&config)
+			if err := server.Run(t.Context(), config, quietEnv(t)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v; want an error that says %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestRunKeepsTheClusterPassword configures NATS clusters that cannot be reached, whose URLs hold a password.
+func TestRunKeepsTheClusterPassword(t *testing.T) {
+	t.Parallel()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, url := range map[string]string{
+		"nobody there": "nats://user:" + inlineSecret + "@" + closed.Addr().String(),
+		"bad escape":   "nats://user:" + inlineSecret + "%zz@" + closed.Addr().String(),
+		"bad password": "nats://user:" + inlineSecret + "/x@localhost",
+		"bad port":     "nats://user:" + inlineSecret + "@localhost:port",
+	} {
+		config := testConfig(t)
+		config.Log = server.LogConfig{NATSURL: url}
+		if err := server.Run(t.Context(), config, quietEnv(t)); err == nil || strings.Contains(err.Error(), inlineSecret) {
+			t.Errorf("%s: %v; want an error without the password", name, err)
+		}
+	}
+}
+
+func TestRunEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	env := quietEnv(t)
+	env.Ready = func(server.Serving) { cancel() }
+	if err := server.Run(ctx, testConfig(t), env); err != nil {
+		t.Errorf("%v; want nil", err)
+	}
+}
+
+// writeCertificate makes a certificate for 127.0.0.1 that is its own authority, and returns the files of it and of its key.
+func writeCertificate(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "gateway"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, "gateway.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))),
+		writeFile(t, "gateway.key", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})))
+}
+
+// checkSet requires that no field of a configuration was left out. It does not look into accounts.
+func checkSet(t *testing.T, where string, value reflect.Value) {
+	t.Helper()
+	switch {
+	case value.IsZero():
+		t.Errorf("%s is not set", where)
+	case value.Kind() == reflect.Pointer:
+		checkSet(t, where, value.Elem())
+	case value.Kind() == reflect.Struct:
+		for i := range value.NumField() {
+			checkSet(t, where+"."+value.Type().Field(i).Name, value.Field(i))
+		}
+	}
+}
+
+// TestEverythingSet serves a configuration file in which nothing is left out, TLS with client certificates included.
+func TestEverythingSet(t *testing.T) {
+	t.Parallel()
+	certificate, key := writeCertificate(t)
+	config, err := readConfig(t, strings.NewReplacer(
+		"DIR", t.TempDir(), "CERTIFICATE", certificate, "KEY", key,
+		"MD5", secret(t, "md5", md5Secret).File, "HMAC", secret(t, "hmac", hmacSecret).File, "TOKEN", secret(t, "token", orderToken).File,
+	).Replace(readExample(t, "everything.yaml")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What belongs to an external NATS cluster excludes the directory.
+	complete := config
+	complete.Log.NATSURL, complete.Log.NATSCredentialsFile, complete.Log.Replicas = "set", "set", 1
+	checkSet(t, "", reflect.ValueOf(complete))
+	if err := config.Check(); err != nil {
+		t.Fatal(err)
+	}
+	g := startGateway(t, config)
+
+	for _, url := range g.URLs {
+		if url.Text != "https://hooks.example.com/linksfield/"+url.Account+"/"+url.Kind || url.PathToken != (url.Kind == "plan-order-status") {
+			t.Errorf("%+v; want it under the public URL, a path token only for orders", url)
+		}
+	}
+	pair, err := tls.LoadX509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	withCertificate := &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	without := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+
+	for name, tt := range map[string]struct {
+		tls *tls.Config
+		ok  bool
+	}{"with": {withCertificate, true}, "without": {without, false}} {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: tt.tls}, Timeout: patience}
+		request, err := makeSMS(t, 1).Request(t.Context(), "https://"+g.Webhook.String()+"/linksfield/acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(request)
+		if got := err == nil && response.StatusCode == http.StatusOK; got != tt.ok {
+			t.Errorf("webhook, %s a client certificate: %v, %v", name, response, err)
+		}
+		client.CloseIdleConnections()
+
+		conn, err := grpc.NewClient(g.GRPC.String(), grpc.WithTransportCredentials(credentials.NewTLS(tt.tls)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = linksgatev1.NewNotificationServiceClient(conn).GetLogInfo(t.Context(), &linksgatev1.GetLogInfoRequest{})
+		if want := map[bool]codes.Code{true: codes.OK, false: codes.Unavailable}[tt.ok]; status.Code(err) != want {
+			t.Errorf("gRPC, %s a client certificate: %v; want %v", name, err, want)
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,296 @@
+package server_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	natsserver "github.com/nats-io/nats-server/v2/server"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server"
+)
+
+// What members have done, and have, survives a planned restart: nothing is repeated, and old leases are settled at the new gateway.
+func TestARestartRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	for _, ordering := range []linksgatev1.Ordering{linksgatev1.Ordering_ORDERING_NONE, linksgatev1.Ordering_ORDERING_BY_SIM} {
+		t.Run(ordering.String(), func(t *testing.T) {
+			t.Parallel()
+			config := testConfig(t)
+			g := startGateway(t, config)
+			r := g.group(t, &linksgatev1.Group{Ordering: ordering})
+			ids := make(map[string]bool)
+			for _, id := range g.deliverSMS(t, 0, 30) {
+				ids[id] = true
+			}
+			m := r.join(t, 10)
+			held := m.take(t, 10)
+			for i, outcome := range r.acknowledge(t, tokens(held[:5])...) {
+				if outcome != leaseOK {
+					t.Errorf("%d: %v", i, outcome)
+				}
+			}
+			g.cancel()
+			closing := false
+			for {
+				frame, err := m.Recv()
+				if err != nil {
+					if status.Code(err) != codes.Unavailable {
+						t.Errorf("the stream ended with %v", err)
+					}
+					break
+				}
+				held = append(held, frame.GetLeases().GetLeases()...)
+				closing = closing || frame.GetClosing().GetReason() == linksgatev1.ClosingReason_CLOSING_REASON_DRAINING
+			}
+			if !closing {
+				t.Error("the stream ended without Closing")
+			}
+			g.stop(t)
+
+			g = startGateway(t, config)
+			r = r.on(g)
+			rest := make(map[string]bool)
+			for id := range ids {
+				rest[id] = true
+			}
+			for _, lease := range held {
+				delete(rest, lease.GetNotification().GetId())
+			}
+			for len(rest) > 0 {
+				for _, lease := range r.fetch(t, 1) {
+					id := lease.GetNotification().GetId()
+					if !rest[id] {
+						t.Errorf("%s was leased again (attempt %d)", id, lease.GetAttempt())
+					}
+					delete(rest, id)
+					if got := r.acknowledge(t, lease.GetToken()); got[0] != leaseOK {
+						t.Errorf("%s: %v", id, got)
+					}
+				}
+			}
+			for i, outcome := range r.acknowledge(t, tokens(held[5:])...) {
+				if outcome != leaseOK {
+					t.Errorf("old lease %d: %v", i, outcome)
+				}
+			}
+			r.idle(t)
+		})
+	}
+}
+
+// A stream that the gateway ends as planned takes nothing from its member.
+func TestLeasesOutliveThePlannedEndOfAStream(t *testing.T) {
+	t.Parallel()
+	config := testConfig(t)
+	config.GRPC.MaxStreamAge = server.Duration(time.Second)
+	g := startGateway(t, config)
+	r := g.group(t, &linksgatev1.Group{MaxAttempts: 1})
+	g.deliverSMS(t, 0, 3)
+	m := r.join(t, 2)
+	held := m.take(t, 2)
+	for {
+		frame, err := m.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil || frame.GetClosing() != nil && frame.GetClosing().GetReason() != linksgatev1.ClosingReason_CLOSING_REASON_MAX_AGE {
+			t.Fatalf("%v %v", frame, err)
+		}
+	}
+	if status := r.status(t); status.GetInFlight() != 2 || len(status.GetMembers()) != 0 {
+		t.Errorf("status: %v", status)
+	}
+	rest := r.fetch(t, 1)
+	for i, outcome := range r.acknowledge(t, append(tokens(held), tokens(rest)...)...) {
+		if outcome != leaseOK {
+			t.Errorf("%d: %v", i, outcome)
+		}
+	}
+	r.idle(t)
+}
+
+// externalConfig is that of gateways on one external log.
+func externalConfig(t *testing.T) server.Config {
+	t.Helper()
+	nats, err := natsserver.NewServer(&natsserver.Options{
+		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nats.Start()
+	t.Cleanup(func() { nats.Shutdown(); nats.WaitForShutdown() })
+	if !nats.ReadyForConnections(patience) {
+		t.Fatal("the NATS server is not ready")
+	}
+	config := testConfig(t)
+	config.Log = server.LogConfig{NATSURL: nats.ClientURL(), Replicas: 1}
+	return config
+}
+
+// Of an ordered group one gateway lends at a time. When it goes, another one takes over, and what is out stays out.
+func TestAnOrderedGroupFailsOver(t *testing.T) {
+	t.Parallel()
+	config := externalConfig(t)
+	a, b := startGateway(t, config), startGateway(t, config)
+	r := a.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	other := r.on(b)
+	sim := func(n int) string { return fmt.Sprintf("8986022019000000%04d", n) }
+	send := func(n int) {
+		body := fmt.Sprintf(`{"sim_id":"%s","text_message":"x"}`, sim(n))
+		b.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, body))
+	}
+	send(1)
+	send(2)
+	held := r.join(t, 2).take(t, 2) // and no more
+	second := other.join(t, 8)
+	for standby := false; !standby; {
+		frame, err := second.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(frame.GetLeases().GetLeases()) > 0 {
+			t.Fatalf("two gateways lend: %v", frame)
+		}
+		standby = frame.GetHeartbeat().GetStandby()
+	}
+	send(1) // behind what is out
+	send(3)
+	a.stop(t)
+	free := second.take(t, 1)
+	if got := free[0].GetNotification().GetIccids(); !slices.Equal(got, []string{sim(3)}) {
+		t.Errorf("the first lease after the take-over is about %v", got)
+	}
+	if got := other.acknowledge(t, held[0].GetToken()); got[0] != leaseOK {
+		t.Errorf("a lease of the first gateway: %v", got)
+	}
+	next := second.take(t, 1)
+	if got := next[0].GetNotification().GetIccids(); !slices.Equal(got, []string{sim(1)}) || next[0].GetAttempt() != 1 {
+		t.Errorf("after it was acknowledged: %v", next)
+	}
+	other.acknowledge(t, append(tokens(free), next[0].GetToken(), held[1].GetToken())...)
+	other.idle(t)
+}
+
+// Members can be served by several gateways on one external log, and settle with any of them.
+func TestGatewaysShareAGroup(t *testing.T) {
+	t.Parallel()
+	config := externalConfig(t)
+	a, b := startGateway(t, config), startGateway(t, config)
+	r := a.group(t, &linksgatev1.Group{})
+	other := r.on(b)
+	a.deliverSMS(t, 0, 20)
+	taken := r.join(t, 20).take(t, 20)
+	for i, outcome := range other.acknowledge(t, tokens(taken[:10])...) {
+		if outcome != leaseOK {
+			t.Errorf("settled with the other gateway: %d: %v", i, outcome)
+		}
+	}
+	for i, outcome := range r.acknowledge(t, tokens(taken[:10])...) {
+		if outcome != leaseOK {
+			t.Errorf("settled again with the first one: %d: %v", i, outcome)
+		}
+	}
+	otherMember := other.join(t, 5)
+	status := other.status(t)
+	if status.GetInFlight() != 10 || len(status.GetMembers()) != 2 {
+		t.Errorf("status over both: %v", status)
+	}
+	a.stop(t) // its members' leases stay good
+	for i, outcome := range other.acknowledge(t, tokens(taken[10:15])...) {
+		if outcome != leaseOK {
+			t.Errorf("settled after the first gateway was gone: %d: %v", i, outcome)
+		}
+	}
+	b.deliverSMS(t, 20, 3)
+	fresh := otherMember.take(t, 3)
+	for _, lease := range fresh {
+		if slices.Contains(leased(taken), lease.GetNotification().GetId()) {
+			t.Errorf("%s is leased to two members", lease.GetNotification().GetId())
+		}
+	}
+	other.acknowledge(t, tokens(fresh)...)
+	other.acknowledge(t, tokens(taken[15:])...)
+	other.idle(t)
+}
+
+// What is replayed to an ordered group comes through a consumer of its own, and disturbs no member.
+func TestAReplayLeavesTheMembersOfAnOrderedGroupAlone(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, externalConfig(t))
+	r := g.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	first := g.deliverSMS(t, 0, 1)
+	m := r.join(t, 4)
+	r.reject(t, &linksgatev1.Rejection{LeaseToken: m.take(t, 1)[0].GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
+	if _, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{Group: r.name, All: true}); err != nil {
+		t.Fatal(err)
+	}
+	replayed := m.take(t, 1)
+	next := g.deliverSMS(t, 1, 1)
+	if diff := cmp.Diff(append(first, next...), leased(append(replayed, m.take(t, 1)...))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// While nothing came from the log, any gateway may get a replay. What comes from the log then waits for it, wherever it is.
+func TestAnOrderedGroupWaitsForAReplayElsewhere(t *testing.T) {
+	t.Parallel()
+	config := externalConfig(t)
+	a, b := startGateway(t, config), startGateway(t, config)
+	r := a.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	send := func() string {
+		return a.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED,
+			`{"sim_id":"89860220190000000001","text_message":"x"}`))
+	}
+	send()
+	r.reject(t, &linksgatev1.Rejection{LeaseToken: r.fetch(t, 1)[0].GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
+	a.stop(t) // so that nobody is the one that is served
+	a = startGateway(t, config)
+	r = r.on(a)
+	frames := make(chan *linksgatev1.ConsumeResponse)
+	for _, on := range []*grouped{r, r.on(b)} {
+		m := on.join(t, 4)
+		go func() {
+			for frame, err := m.Recv(); err == nil; frame, err = m.Recv() {
+				select {
+				case frames <- frame:
+				case <-t.Context().Done():
+				}
+			}
+		}()
+	}
+	lease := func() *linksgatev1.Lease {
+		for {
+			if leases := (<-frames).GetLeases().GetLeases(); len(leases) > 0 {
+				return leases[0]
+			}
+		}
+	}
+	for range 4 { // heartbeats: both have found out that there is nothing
+		<-frames
+	}
+	if _, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{Group: r.name, All: true}); err != nil {
+		t.Fatal(err)
+	}
+	replayed := lease()
+	next := send()
+	for range 4 {
+		if leases := (<-frames).GetLeases().GetLeases(); len(leases) > 0 {
+			t.Fatalf("two of one SIM are out: %v", leases)
+		}
+	}
+	if got := r.acknowledge(t, replayed.GetToken()); got[0] != leaseOK {
+		t.Errorf("%v", got)
+	}
+	if got := lease().GetNotification().GetId(); got != next {
+		t.Errorf("%s, want %s", got, next)
+	}
+}

@@ -1,0 +1,222 @@
+package server_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/signature"
+	"github.com/linksgate/linksgate/server/simulator"
+)
+
+// quarantined returns all entries of a gateway's quarantine, from pages of two.
+func quarantined(t *testing.T, g *gateway) []*linksgatev1.QuarantineEntry {
+	t.Helper()
+	client := linksgatev1.NewQuarantineServiceClient(g.conn)
+	request := &linksgatev1.ListQuarantineEntriesRequest{PageSize: 2}
+	var all []*linksgatev1.QuarantineEntry
+	for {
+		page, err := client.ListQuarantineEntries(t.Context(), request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, page.GetEntries()...)
+		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+			return all
+		}
+	}
+}
+
+// TestRefusedRequestsToKnownURLsAreKept checks what is in quarantine after requests of every kind of refusal.
+func TestRefusedRequestsToKnownURLsAreKept(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, testConfig(t))
+	forged, err := linksfield.Forger().MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, []byte(markedBody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cube := signed(t, linksgatev1.Kind_KIND_CUBE, markedBody)
+	broken := bodyMark + "\xff"
+	for _, tt := range []struct {
+		method, path string
+		header       http.Header
+		body         string
+		reason       linksgatev1.QuarantineReason // unspecified: not kept
+	}{
+		{http.MethodPost, smsPath, nil, markedBody, linksgatev1.QuarantineReason_QUARANTINE_REASON_SIGNATURE_MISSING},
+		{http.MethodPost, smsPath, forged.Header, markedBody, linksgatev1.QuarantineReason_QUARANTINE_REASON_SIGNATURE_MISMATCH},
+		{http.MethodPost, smsPath, http.Header{"X-Lf-Md5": {""}}, markedBody, linksgatev1.QuarantineReason_QUARANTINE_REASON_SIGNATURE_MALFORMED},
+		{http.MethodPost, cubePath, with(cube.Header, "X-Lf-Algo", "MD5"), markedBody, linksgatev1.QuarantineReason_QUARANTINE_REASON_SIGNATURE_MALFORMED},
+		{http.MethodPost, cubePath, with(cube.Header, "X-Lf-Signature", "nobody/c3Vt"), markedBody, linksgatev1.QuarantineReason_QUARANTINE_REASON_UNKNOWN_KEY},
+		{http.MethodPost, smsPath, nil, broken, linksgatev1.QuarantineReason_QUARANTINE_REASON_UNREADABLE},
+		{http.MethodPost, "/linksfield/nobody/cube", nil, markedBody, 0},
+		{http.MethodPost, orderPath + "/" + strings.ToUpper(orderToken), nil, markedBody, 0},
+		{http.MethodGet, smsPath, nil, "", 0},
+		{http.MethodPost, smsPath, nil, strings.Repeat("x", 256<<10+1), 0},
+		{http.MethodPost, smsPath, makeSMS(t, 1).Header, string(makeSMS(t, 1).Body), 0},
+	} {
+		before := len(quarantined(t, g))
+		a := g.request(t, tt.method, tt.path, tt.header, strings.NewReader(tt.body))
+		entries := quarantined(t, g)[before:]
+		if tt.reason == 0 {
+			if len(entries) != 0 {
+				t.Errorf("%s %s, answered with %d, is in quarantine: %v", tt.method, tt.path, a.status, entries)
+			}
+			continue
+		}
+		if len(entries) != 1 {
+			t.Fatalf("%v: %d entries more; want one", tt.reason, len(entries))
+		}
+		e := entries[0]
+		body := e.GetBody() + string(e.GetBodyBytes())
+		if e.GetReason() != tt.reason || body != tt.body || e.GetContentDigest() != digest(tt.body) || e.GetAccount() != "acme" ||
+			e.GetSourceAddress() != "127.0.0.1" || e.GetDetail() == "" {
+			t.Errorf("%v is kept as %v", tt.reason, e)
+		}
+		for _, private := range []string{md5Secret, md5OldSecret, hmacSecret} {
+			if strings.Contains(e.String(), private) {
+				t.Errorf("an entry holds a secret: %v", e)
+			}
+		}
+	}
+}
+
+// TestReleaseAfterTheSecretWasMended loses nothing to a wrong secret: what was refused is in the log once, as if it had been
+// accepted at once.
+func TestReleaseAfterTheSecretWasMended(t *testing.T) {
+	t.Parallel()
+	config := testConfig(t)
+	g := startGateway(t, config)
+	const newSecret = "Qn5-md5-secret-that-is-not-configured"
+	issued := simulator.Sender{MD5: signature.Secret{Value: newSecret}}
+	sms, err := issued.MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, []byte(markedBody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := g.request(t, http.MethodPost, smsPath, sms.Header, strings.NewReader(markedBody)); a.status != http.StatusUnauthorized {
+		t.Fatalf("%d %s; want 401", a.status, a.body)
+	}
+	entry := quarantined(t, g)[0]
+	release := func(g *gateway, id string, force, dryRun bool) (*linksgatev1.ReleaseQuarantineEntryResponse, error) {
+		return linksgatev1.NewQuarantineServiceClient(g.conn).ReleaseQuarantineEntry(t.Context(),
+			&linksgatev1.ReleaseQuarantineEntryRequest{Id: id, Force: force, DryRun: dryRun})
+	}
+	if response, err := release(g, entry.GetId(), false, false); err != nil || response.GetOutcome() != linksgatev1.ReleaseOutcome_RELEASE_OUTCOME_REFUSED {
+		t.Errorf("under the old secret: %v, %v; want it refused", response, err)
+	}
+	g.stop(t)
+
+	acme := config.Accounts["acme"]
+	acme.MD5Secrets = append(acme.MD5Secrets, secret(t, "new", newSecret))
+	config.Accounts = map[string]server.AccountConfig{"acme": acme}
+	g = startGateway(t, config)
+	live, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{})
+	if response, err := release(g, entry.GetId(), false, true); err != nil || response.GetOutcome() != linksgatev1.ReleaseOutcome_RELEASE_OUTCOME_RELEASED ||
+		response.GetNotificationId() != "" || g.info(t).GetHead() != nil {
+		t.Errorf("a dry run: %v, %v, log %v; want nothing but the outcome", response, err, g.info(t))
+	}
+	response, err := release(g, entry.GetId(), false, false)
+	if err != nil || response.GetOutcome() != linksgatev1.ReleaseOutcome_RELEASE_OUTCOME_RELEASED {
+		t.Fatalf("%v, %v; want it released", response, err)
+	}
+	got := g.get(t, response.GetNotificationId())
+	want := &linksgatev1.Notification{
+		Account: "acme", Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, ReceivedAt: entry.GetReceivedAt(), QuarantineId: entry.GetId(),
+		Verification: &linksgatev1.Verification{
+			Status: linksgatev1.VerificationStatus_VERIFICATION_STATUS_VERIFIED,
+			Scheme: linksgatev1.SignatureScheme_SIGNATURE_SCHEME_MD5, SecretName: "new", Reading: "members",
+		},
+		Headers: entry.GetHeaders(), Raw: &linksgatev1.Notification_Body{Body: markedBody}, ContentDigest: digest(markedBody),
+		Iccids: []string{"89860220190000000001"},
+		Payload: &linksgatev1.Notification_SmsReceived{SmsReceived: &linksgatev1.SmsReceived{
+			Iccid: "89860220190000000001", Text: bodyMark}},
+	}
+	if diff := cmp.Diff(want, got, protocmp.Transform(),
+		protocmp.IgnoreFields(&linksgatev1.Notification{}, "id", "token", "sequence", "released_at")); diff != "" {
+		t.Errorf("released, - as it should be, + as it is:\n%s", diff)
+	}
+	if diff := cmp.Diff(got, live.notifications(t, 1)[0], protocmp.Transform()); diff != "" {
+		t.Errorf("- in the log, + streamed:\n%s", diff)
+	}
+	_, err = release(g, entry.GetId(), false, false)
+	checkError(t, "released again", err, codes.NotFound, "NOT_FOUND")
+	if left := quarantined(t, g); len(left) != 0 {
+		t.Errorf("still in quarantine: %v", left)
+	}
+}
+
+func TestForcedReleaseAndPurge(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, testConfig(t))
+	for range 2 {
+		g.request(t, http.MethodPost, smsPath, nil, strings.NewReader("not JSON"))
+	}
+	client := linksgatev1.NewQuarantineServiceClient(g.conn)
+	entries := quarantined(t, g)
+	response, err := client.ReleaseQuarantineEntry(t.Context(), &linksgatev1.ReleaseQuarantineEntryRequest{Id: entries[0].GetId(), Force: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := g.get(t, response.GetNotificationId())
+	if n.GetVerification().GetStatus() != linksgatev1.VerificationStatus_VERIFICATION_STATUS_FORCED || n.GetUnrecognized() == nil || n.GetBody() != "not JSON" {
+		t.Errorf("forced into the log as %v", n)
+	}
+	purge := &linksgatev1.PurgeQuarantineEntryRequest{Id: entries[1].GetId()}
+	if _, err := client.PurgeQuarantineEntry(t.Context(), purge); err != nil {
+		t.Error(err)
+	}
+	_, err = client.PurgeQuarantineEntry(t.Context(), purge)
+	checkError(t, "purged again", err, codes.NotFound, "NOT_FOUND")
+	_, err = client.GetQuarantineEntry(t.Context(), &linksgatev1.GetQuarantineEntryRequest{Id: "no id"})
+	checkInvalid(t, "GetQuarantineEntry", "id", err)
+	_, err = client.ListQuarantineEntries(t.Context(), &linksgatev1.ListQuarantineEntriesRequest{PageToken: "no token"})
+	checkInvalid(t, "ListQuarantineEntries", "page_token", err)
+	if info, err := client.GetQuarantineInfo(t.Context(), &linksgatev1.GetQuarantineInfoRequest{}); err != nil || info.GetEntries() != 0 {
+		t.Errorf("%v, %v; want no entry left", info, err)
+	}
+}
+
+// TestCopiesAreStoredOnce sends each notification twice, with a restart in between: copies where Linksfield documents that it
+// repeats, events of their own where it does not.
+func TestCopiesAreStoredOnce(t *testing.T) {
+	t.Parallel()
+	config := testConfig(t)
+	withDelivery := makeSMS(t, 1)
+	withDelivery.Header = with(withDelivery.Header, "X-Lf-Delivery", "d-1")
+	anotherDelivery := makeSMS(t, 1)
+	anotherDelivery.Header = with(anotherDelivery.Header, "X-Lf-Delivery", "d-2")
+	alert := signed(t, linksgatev1.Kind_KIND_DATA_USAGE_ALERT, markedBody)
+	cube := signed(t, linksgatev1.Kind_KIND_CUBE, markedBody)
+	sent := []struct {
+		name, path string
+		n          simulator.Notification
+		copies     bool
+	}{
+		{"usage alert", "/linksfield/acme/data-usage-alert", alert, true},
+		{"Cube", cubePath, cube, true},
+		{"SMS with a delivery", smsPath, withDelivery, true},
+		{"the same SMS with another delivery", smsPath, anotherDelivery, true},
+		{"SMS", smsPath, makeSMS(t, 1), false},
+	}
+	g := startGateway(t, config)
+	first := make(map[string]string)
+	for _, one := range sent {
+		first[one.name] = g.deliver(t, one.path, one.n)
+	}
+	g.stop(t)
+	g = startGateway(t, config)
+	for _, one := range sent {
+		if id := g.deliver(t, one.path, one.n); (id == first[one.name]) != one.copies {
+			t.Errorf("%s is %s and then %s; copies: %v", one.name, first[one.name], id, one.copies)
+		}
+	}
+	if all := g.list(t, &linksgatev1.ListNotificationsRequest{}); len(all) != len(sent)+1 {
+		t.Errorf("the log holds %d notifications; want %d", len(all), len(sent)+1)
+	}
+}
