@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// awayTime is how long a gateway that is away is waited for at least.
+const awayTime = 15 * time.Second
+
+// stopTaking begins nothing more, and gives back what was not begun.
+func (m *member) stopTaking() {
+	m.leaving = true
+	m.releaseHeld()
+	if !m.joined {
+		m.endStream()
+	}
+}
+
+// releaseHeld gives back what was not begun. After that the gateway lends this stream nothing more.
+func (m *member) releaseHeld() {
+	for _, job := range m.held {
+		if m.jobs[job.id] == job {
+			job.state, job.outcome = jobFinished, outcome{decision: release}
+			m.finished = append(m.finished, job)
+		}
+	}
+	m.held = nil
+}
+
+// leave begins nothing more. What was begun goes on.
+func (m *member) leave(cause error) {
+	m.stopTaking()
+	if m.cause == nil { // what comes after the first is its consequence
+		m.cause = cause
+	}
+	if cause != nil {
+		m.hurry()
+	}
+}
+
+// hurry leaves, in the time of grace.
+func (m *member) hurry() {
+	m.stopTaking()
+	if !m.giveUp.IsZero() {
+		return
+	}
+	m.deadline = time.Now().Add(m.grace)
+	m.giveUp = m.deadline.Add(settleTimeout)
+	if n := m.running(); n > 0 {
+		m.notice(fmt.Sprintf("finishing what runs (%d), for %v at most; another signal kills it", n, m.grace))
+	}
+}
+
+// killAll kills what still runs. It is settled as refused.
+func (m *member) killAll(why string) {
+	m.stopTaking()
+	killed := 0
+	for _, job := range m.jobs {
+		if job.state == jobBegun {
+			job.kill()
+			killed++
+		}
+	}
+	if killed > 0 {
+		m.cause = errors.Join(m.cause, fmt.Errorf("%s: %s stopped in the middle, to come again", why, parkedText(uint64(killed))))
+	}
+	m.deadline = time.Time{}
+	m.giveUp = time.Now().Add(settleTimeout)
+}
+
+func (m *member) running() int { return m.handler.slots - len(m.slots) }
+
+func (m *member) givenUp(now time.Time) bool { return !m.giveUp.IsZero() && !now.Before(m.giveUp) }
+
+// done reports whether there is nothing left to do, and counts what is given up.
+func (m *member) done(now time.Time) bool {
+	switch {
+	case !m.leaving || m.running() > 0:
+		return false
+	case m.settling:
+		return false // a call has a timeout of its own
+	case len(m.finished) == 0:
+		return true
+	case m.givenUp(now):
+		m.cause = errors.Join(m.cause, fmt.Errorf("the gateway could not be told of %s that had been handled: they come again",
+			parkedText(uint64(len(m.finished)))))
+		return true
+	}
+	return false
+}
+
+// watchTime does what is due.
+func (m *member) watchTime(now time.Time) {
+	if !m.deadline.IsZero() && !now.Before(m.deadline) {
+		m.killAll(fmt.Sprintf("--grace of %v is over", m.grace))
+	}
+	switch {
+	case len(m.jobs) > 0:
+		m.idleSince = time.Time{}
+	case m.idleSince.IsZero():
+		m.idleSince = now
+	}
+	switch end := m.idleEnd(); {
+	case end.IsZero() || now.Before(end) || m.leaving:
+	case m.joined:
+		m.stopTaking()
+	default:
+		m.leave(fmt.Errorf("--idle-exit of %v is over, and the gateway has been away for %v: is it running?", m.idleExit, now.Sub(m.idleSince).Round(time.Second)))
+	}
+}
+
+// idleEnd is when the member has been idle for so long that it leaves; zero: never, as things are. A gateway that is started again is
+// waited for in any case.
+func (m *member) idleEnd() time.Time {
+	switch {
+	case m.idleExit == 0 || m.idleSince.IsZero():
+		return time.Time{}
+	case m.joined:
+		return m.idleSince.Add(m.idleExit)
+	}
+	return m.idleSince.Add(max(m.idleExit, awayTime))
+}
+
+// next is when something is due if nothing happens before.
+func (m *member) next(now time.Time) time.Time {
+	next := now.Add(time.Hour)
+	consider := func(at time.Time) {
+		if at.After(now) && at.Before(next) {
+			next = at
+		}
+	}
+	consider(m.deadline)
+	consider(m.giveUp)
+	consider(m.settleAgain)
+	consider(m.idleEnd())
+	if !m.extending {
+		for _, job := range m.jobs {
+			if job.extendable() {
+				consider(job.extendAt)
+			}
+		}
+	}
+	return next
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/linksgate/linksgate/server/eventlog"
+)
+
+const doctorLong = `Doctor reads everything in the data directory of a gateway that is not running:
+every record batch, every notification, every quarantine entry, and what groups
+have stored and parked. It tells what is damaged or missing, where, between which
+times it was written, and what that means for readers.
+
+It changes nothing in DIR. What it reads is a copy that it makes in --scratch and
+deletes afterwards: the log engine repairs what it opens, and a repair deletes. For
+the same reason, keep a copy of a damaged directory before a gateway opens it.
+
+What is damaged since the last clean stop or start, doctor sees. What a log has
+lost at its very beginning, or at its end after a crash, leaves no trace to see.
+
+The exit status is 0 when nothing is wrong, 1 when something is, and 2 when DIR
+could not be checked.`
+
+// doctorFlags are the flags of doctor as given.
+type doctorFlags struct {
+	scratch       string
+	json, verbose bool
+}
+
+func newDoctorCommand() *cobra.Command {
+	var f doctorFlags
+	cmd := &cobra.Command{
+		Use:   "doctor DIR",
+		Short: "Check a gateway's data directory",
+		Long:  doctorLong,
+		Example: `  linksgate doctor /var/lib/linksgate
+  linksgate doctor --scratch /mnt/spare --json /var/lib/linksgate`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.scratch, "scratch", "", "`DIR` for the copy, with as much free space as the log takes; default: for temporary files")
+	flags.BoolVar(&f.json, "json", false, "report as lines of JSON: one for each problem, then a summary")
+	flags.BoolVar(&f.verbose, "verbose", false, "also tell what the log engine says about the copy")
+	return cmd
+}
+
+func (f *doctorFlags) run(cmd *cobra.Command, dir string) error {
+	out, progress := cmd.OutOrStdout(), newTicker(cmd.ErrOrStderr())
+	var printErr error
+	options := eventlog.CheckOptions{
+		Scratch: f.scratch,
+		Report: func(p eventlog.Problem) {
+			if f.json {
+				printErr = printJSON(out, jsonProblem(p))
+			} else {
+				_, printErr = io.WriteString(out, problemText(p))
+			}
+		},
+		Progress: func(p eventlog.CheckProgress) {
+			progress.tell("%s: %d%%", p.Step, 100*p.Done/max(p.Total, 1))
+		},
+	}
+	if f.verbose {
+		options.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	summary, err := eventlog.Check(cmd.Context(), dir, options)
+	if err != nil {
+		return usageError{err} // nothing is known about the log: not the same as a problem
+	}
+	if printErr == nil {
+		if f.json {
+			printErr = printJSON(out, jsonSummary(summary))
+		} else {
+			_, printErr = io.WriteString(out, summaryText(summary))
+		}
+	}
+	if printErr == nil && summary.Problems > 0 {
+		return errReported
+	}
+	return printErr
+}
+
+// problemText is a problem for a person.
+func problemText(p eventlog.Problem) string {
+	var b strings.Builder
+	b.WriteString(streamText(p.Stream))
+	switch {
+	case p.First == 0:
+	case p.Index >= 0:
+		fmt.Fprintf(&b, ", record batch %d, notification %d", p.First, p.Index)
+	case p.First == p.Last:
+		fmt.Fprintf(&b, ", %s %d", unitText(p.Stream), p.First)
+	default:
+		fmt.Fprintf(&b, ", %s %d to %d (%d)", unitText(p.Stream), p.First, p.Last, p.Last-p.First+1)
+	}
+	if p.File != "" {
+		fmt.Fprintf(&b, ", %s", escaped(p.File))
+	}
+	fmt.Fprintf(&b, ": %s\n", escaped(p.What))
+	if when := periodText(p); when != "" {
+		fmt.Fprintf(&b, "  written  %s\n", when)
+	}
+	fmt.Fprintf(&b, "  meaning  %s\n", p.Meaning)
+	return b.String()
+}
+
+func streamText(stream string) string {
+	switch stream {
+	case eventlog.QuarantineStream:
+		return "quarantine"
+	case eventlog.GroupsStream:
+		return "groups"
+	case eventlog.ParkedStream:
+		return "parked"
+	}
+	return "log"
+}
+
+func unitText(stream string) string {
+	if streamText(stream) == "log" {
+		return "record batch"
+	}
+	return "entry"
+}
+
+// periodText is when what a problem is about was written.
+func periodText(p eventlog.Problem) string {
+	switch after, before := timeText(p.After), timeText(p.Before); {
+	case p.First == 0:
+		return ""
+	case p.After.IsZero() && p.Before.IsZero():
+		return ""
+	case p.After.Equal(p.Before):
+		return after
+	case p.After.IsZero():
+		return "before " + before
+	case p.Before.IsZero():
+		return "after " + after
+	default:
+		return "between " + after + " and " + before
+	}
+}
+
+func summaryText(s eventlog.Summary) string {
+	var b strings.Builder
+	if s.LogID != "" {
+		fmt.Fprintf(&b, "log         %s\n", s.LogID)
+	}
+	fmt.Fprintf(&b, "read        %s in %d record batches", plural(s.Notifications, "notification"), s.Batches)
+	if s.Batches > 0 {
+		fmt.Fprintf(&b, ", %d to %d, written %s to %s", s.FirstSequence, s.LastSequence, timeText(s.FirstWritten), timeText(s.LastWritten))
+	}
+	fmt.Fprintf(&b, "\nquarantine  %s\n", entriesText(int(s.QuarantineEntries)))
+	fmt.Fprintf(&b, "groups      %d, with %s parked or to be replayed\n", s.Groups, plural(s.Parked, "notification"))
+	if s.Problems == 0 {
+		b.WriteString("no problem was found\n")
+	} else {
+		fmt.Fprintf(&b, "%s found\n", plural(uint64(s.Problems), "problem"))
+	}
+	return b.String()
+}
+
+// The JSON forms. What is not known is left out.
+
+type problemJSON struct {
+	Stream  string     `json:"stream"`
+	File    string     `json:"file,omitempty"`
+	First   uint64     `json:"first_stream_sequence,omitempty"`
+	Last    uint64     `json:"last_stream_sequence,omitempty"`
+	Index   *int       `json:"index,omitempty"`
+	After   *time.Time `json:"written_after,omitempty"`
+	Before  *time.Time `json:"written_before,omitempty"`
+	Problem string     `json:"problem"`
+	Meaning string     `json:"meaning"`
+}
+
+func jsonProblem(p eventlog.Problem) problemJSON {
+	form := problemJSON{Stream: p.Stream, File: p.File, First: p.First, Last: p.Last, Problem: p.What, Meaning: p.Meaning,
+		After: knownTime(p.After), Before: knownTime(p.Before)}
+	if p.Index >= 0 {
+		form.Index = &p.Index
+	}
+	return form
+}
+
+type summaryJSON struct {
+	LogID             string     `json:"log_id,omitempty"`
+	Batches           uint64     `json:"record_batches"`
+	Notifications     uint64     `json:"notifications"`
+	FirstSequence     uint64     `json:"first_stream_sequence"`
+	LastSequence      uint64     `json:"last_stream_sequence"`
+	FirstWritten      *time.Time `json:"first_written,omitempty"`
+	LastWritten       *time.Time `json:"last_written,omitempty"`
+	QuarantineEntries uint64     `json:"quarantine_entries"`
+	Groups            uint64     `json:"groups"`
+	Parked            uint64     `json:"parked"`
+	Problems          int        `json:"problems"`
+}
+
+func jsonSummary(s eventlog.Summary) summaryJSON {
+	return summaryJSON{s.LogID, s.Batches, s.Notifications, s.FirstSequence, s.LastSequence, knownTime(s.FirstWritten),
+		knownTime(s.LastWritten), s.QuarantineEntries, s.Groups, s.Parked, s.Problems}
+}
+
+func knownTime(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/payload"
+)
+
+const quarantineLong = `Quarantine is where a gateway keeps the requests that it could not verify or read,
+so that a notification that Linksfield sends once is not lost because a secret was
+wrong. It is bounded in size and age; the oldest entries go first.
+
+After the configuration was mended: see with release --all --dry-run what would
+verify now, then release it. Each entry gets into the log once, however often it is
+released, and in the order of arrival.
+
+Commands that take IDs take --all instead, and then the same filters as list.`
+
+const quarantineExample = `  # What is there, and why
+  linksgate quarantine list --since 2h
+  linksgate quarantine show 6w7v28hpc8bfm-q17
+
+  # The secret has been corrected
+  linksgate quarantine release --all --reason signature-mismatch --dry-run
+  linksgate quarantine release --all --reason signature-mismatch
+
+  # What strangers sent
+  linksgate quarantine purge --all --reason signature-missing --yes`
+
+// quarantineFlags are the flags that all the commands of quarantine share.
+type quarantineFlags struct {
+	address string
+	connection
+}
+
+func newQuarantineCommand() *cobra.Command {
+	var f quarantineFlags
+	cmd := &cobra.Command{
+		Use:     "quarantine",
+		Short:   "Look at what a gateway refused, and release or purge it",
+		Long:    quarantineLong,
+		Example: quarantineExample,
+		Args:    noSuchCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; without it, $"+addressEnv+" or "+defaultAddress)
+	f.register(flags)
+	cmd.AddCommand(newQuarantineListCommand(&f), newQuarantineShowCommand(&f), newQuarantineReleaseCommand(&f), newQuarantinePurgeCommand(&f))
+	return cmd
+}
+
+// call calls run with a client of the gateway.
+func (f *quarantineFlags) call(run func(*quarantineClient) error) error {
+	address := gatewayAddress(f.address)
+	conn, err := f.dial(address)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	return run(&quarantineClient{linksgatev1.NewQuarantineServiceClient(conn), address})
+}
+
+// quarantineClient reads a gateway's quarantine.
+type quarantineClient struct {
+	linksgatev1.QuarantineServiceClient
+	address string
+}
+
+// entries yields the entries that a request asks for, page by page, in the order of arrival. A page ends with the id of an entry
+// and the next one begins after it, so entries that are removed meanwhile make no difference to the others.
+func (c *quarantineClient) entries(ctx context.Context, request *linksgatev1.ListQuarantineEntriesRequest) iter.Seq2[*linksgatev1.QuarantineEntry, error] {
+	return func(yield func(*linksgatev1.QuarantineEntry, error) bool) {
+		for {
+			page, err := c.ListQuarantineEntries(ctx, request)
+			if err != nil {
+				yield(nil, c.explain("list the quarantine", err))
+				return
+			}
+			for _, entry := range page.GetEntries() {
+				if !yield(entry, nil) {
+					return
+				}
+			}
+			if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
+				return
+			}
+		}
+	}
+}
+
+// get returns entries in the order of arrival. It refuses ids that are not there before anything is done to the others.
+func (c *quarantineClient) get(ctx context.Context, ids []string) ([]*linksgatev1.QuarantineEntry, error) {
+	var entries []*linksgatev1.QuarantineEntry
+	for _, id := range ids {
+		response, err := c.GetQuarantineEntry(ctx, &linksgatev1.GetQuarantineEntryRequest{Id: id})
+		if err != nil {
+			return nil, c.explain("get "+visible(id), err)
+		}
+		if slices.ContainsFunc(entries, func(e *linksgatev1.QuarantineEntry) bool { return e.GetId() == id }) {
+			continue
+		}
+		entries = append(entries, response.GetEntry())
+	}
+	slices.SortStableFunc(entries, func(a, b *linksgatev1.QuarantineEntry) int {
+		return a.GetReceivedAt().AsTime().Compare(b.GetReceivedAt().AsTime())
+	})
+	return entries, nil
+}
+
+// explain turns the error of a call into one that says what to do.
+func (c *quarantineClient) explain(what string, err error) error {
+	st := status.Convert(err)
+	advice := "the gateway's log says more"
+	switch st.Code() {
+	case codes.Unavailable, codes.DeadlineExceeded:
+		advice = "is the gateway running at " + visible(c.address) + "? Nothing is lost by trying again"
+	case codes.NotFound:
+		advice = "it was released, purged, or is no longer retained"
+	case codes.FailedPrecondition:
+		advice = "the id belongs to another gateway's log: is " + visible(c.address) + " the right address?"
+	case codes.InvalidArgument:
+		advice = "list shows the ids"
+	case codes.Unimplemented:
+		advice = "is " + visible(c.address) + " the gRPC address of a Linksgate?"
+	case codes.Canceled:
+		advice = "interrupted: what was done stays done"
+	}
+	return fmt.Errorf("%s: %s: %s\n  %s", what, st.Code(), escaped(st.Message()), advice)
+}
+
+// entryFilter are the flags that select entries.
+type entryFilter struct {
+	reasons, accounts, kinds []string
+	since                    string
+}
+
+func (f *entryFilter) register(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&f.reasons, "reason", nil, "only refused for this `REASON`: "+strings.Join(reasonNames(), ", ")+"; repeatable")
+	flags.StringArrayVar(&f.accounts, "account", nil, "only of the account `NAME`; repeatable")
+	flags.StringSliceVar(&f.kinds, "kind", nil, "only of `KIND`: "+strings.Join(kindNames(payload.Kinds()), ", ")+"; repeatable")
+	flags.StringVar(&f.since, "since", "", "only received at or after a `TIME`: 2026-03-01T08:00:00Z, or a duration ago such as 2h")
+}
+
+func (f *entryFilter) given() bool {
+	return len(f.reasons)+len(f.accounts)+len(f.kinds) > 0 || f.since != ""
+}
+
+// greatestPage is by ListQuarantineEntriesRequest.page_size.
+const greatestPage = 1000
+
+// request asks for the first page of what the flags select.
+func (f *entryFilter) request(now time.Time) (*linksgatev1.ListQuarantineEntriesRequest, error) {
+	kinds, err := parseKinds(f.kinds)
+	if err != nil {
+		return nil, err
+	}
+	request := &linksgatev1.ListQuarantineEntriesRequest{Accounts: f.accounts, Kinds: kinds, PageSize: greatestPage}
+	for _, name := range f.reasons {
+		reason, ok := reasonByName(name)
+		if !ok {
+			return nil, usagef("--reason: %q is not a reason; reasons are %s", name, strings.Join(reasonNames(), ", "))
+		}
+		request.Reasons = append(request.Reasons, reason)
+	}
+	if f.since != "" {
+		since, err := parseSince(f.since, now)
+		if err != nil {
+			return nil, err
+		}
+		request.Since = timestamppb.New(since)
+	}
+	return request, nil
+}
+
+// A reason's name is its enum value's, as a person writes it.
+const reasonPrefix = "QUARANTINE_REASON_"
+
+func reasonName(reason linksgatev1.QuarantineReason) string {
+	if linksgatev1.QuarantineReason_name[int32(reason)] == "" {
+		return fmt.Sprintf("reason-%d", reason) // of a newer gateway
+	}
+	return enumText(reason.String(), reasonPrefix)
+}
+
+func reasonNames() []string {
+	var names []string
+	for number := range int32(len(linksgatev1.QuarantineReason_name)) {
+		if reason := linksgatev1.QuarantineReason(number); reason != linksgatev1.QuarantineReason_QUARANTINE_REASON_UNSPECIFIED {
+			names = append(names, reasonName(reason))
+		}
+	}
+	return names
+}
+
+func reasonByName(name string) (linksgatev1.QuarantineReason, bool) {
+	value, ok := linksgatev1.QuarantineReason_value[reasonPrefix+strings.ReplaceAll(strings.ToUpper(name), "-", "_")]
+	return linksgatev1.QuarantineReason(value), ok && value != 0
+}
+
+// choice is which entries a command is about: ids, or all that a filter selects.
+type choice struct {
+	all bool
+	entryFilter
+}
+
+func (c *choice) register(flags *pflag.FlagSet) {
+	flags.BoolVar(&c.all, "all", false, "all entries, or all that the filters below select")
+	c.entryFilter.register(flags)
+}
+
+// check refuses a choice that is none, or two.
+func (c *choice) check(ids []string) error {
+	switch {
+	case c.all && len(ids) > 0:
+		return usagef("give IDs or --all, not both")
+	case !c.all && len(ids) == 0:
+		return usagef("give the IDs of entries, which list shows, or --all")
+	case !c.all && c.given():
+		return usagef("--reason, --account, --kind and --since need --all")
+	}
+	return nil
+}
+
+// entries yields the chosen entries in the order of arrival.
+func (c *choice) entries(ctx context.Context, client *quarantineClient, ids []string) (iter.Seq2[*linksgatev1.QuarantineEntry, error], error) {
+	if !c.all {
+		entries, err := client.get(ctx, ids)
+		return func(yield func(*linksgatev1.QuarantineEntry, error) bool) {
+			for _, entry := range entries {
+				if !yield(entry, nil) {
+					return
+				}
+			}
+		}, err
+	}
+	request, err := c.request(time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return client.entries(ctx, request), nil
+}
+
+// ticker tells on stderr, every now and then, how far a command is.
+type ticker struct {
+	w    io.Writer
+	last time.Time
+}
+
+// progressPeriod is short enough to show that something happens, and long enough for a log file.
+const progressPeriod = 2 * time.Second
+
+func newTicker(w io.Writer) *ticker { return &ticker{w, time.Now()} }
+
+func (t *ticker) tell(format string, args ...any) {
+	if now := time.Now(); now.Sub(t.last) >= progressPeriod {
+		t.last = now
+		fmt.Fprintf(t.w, "linksgate: "+format+"\n", args...)
+	}
+}
+
+func entriesText(n int) string {
+	if n == 1 {
+		return "1 entry"
+	}
+	return fmt.Sprintf("%d entries", n)
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// tokenFile remembers one resume token. The file is replaced, never rewritten: a
+// crash leaves the token before or the one after, not a part of one.
+type tokenFile struct {
+	path string
+	last string // in the file, as far as we know
+}
+
+// read returns the token, or "" when there is no file yet. An empty file is an
+// error: to take it for no file would leave notifications out unseen.
+func (f *tokenFile) read() (string, error) {
+	data, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read --token-file: %w", err)
+	}
+	f.last = strings.TrimSpace(string(data))
+	if f.last == "" {
+		return "", fmt.Errorf("the token file %s is empty; remove it to start anew", f.path)
+	}
+	return f.last, nil
+}
+
+// write returns nil only when the token is in the file and will be found there
+// after a crash.
+func (f *tokenFile) write(token string) error {
+	if token == f.last {
+		return nil
+	}
+	if err := replaceFile(f.path, token+"\n"); err != nil {
+		return fmt.Errorf("write --token-file: %w", err)
+	}
+	f.last = token
+	return nil
+}
+
+func replaceFile(path, content string) (err error) {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			file.Close()
+			_ = os.Remove(file.Name())
+		}
+	}()
+	if _, err := file.WriteString(content); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	return os.Rename(file.Name(), path)
+}

@@ -1,0 +1,137 @@
+package faults
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// testFlippedBytes flips one byte in each file of a data directory, one file at a time, each in a fresh copy. What was hit may be
+// lost, if doctor or a gap says so. Nothing else may be, and the gateway must start.
+func testFlippedBytes(t *testing.T, r *rand.Rand) {
+	s := newSceneWith(t, Options{}, roundTimeout)
+	s.driver.Connections, s.driver.BodyBytes = roundConnections, 4<<10
+	stop := s.drive(1500) // more than one file of records
+	s.awaitDriven(1500, stop)
+	stop = s.load()
+	s.mistake(r)
+	stop()
+	_, err := s.gateway.Stop()
+	s.must(err)
+	sound := s.gateway.settings.LogDir
+	report, err := s.gateway.Examine(t.TempDir())
+	s.must(err)
+	if report.Damaged {
+		t.Fatalf("doctor finds damage in a sound directory:\n%s", report.Text)
+	}
+	for _, file := range filesIn(t, sound) {
+		t.Run(file, func(t *testing.T) {
+			data, err := os.ReadFile(filepath.Join(sound, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(data) == 0 {
+				t.Skip("it is empty")
+			}
+			offset, where := anOffset(r, data)
+			t.Log(where)
+			s.flip(t, sound, file, offset, byte(1+r.IntN(255)))
+		})
+	}
+}
+
+// flip changes one byte of one file in a copy of a directory, and checks what a gateway makes of it.
+func (s *scene) flip(t *testing.T, sound, file string, offset int, mask byte) {
+	dir := filepath.Join(t.TempDir(), "log")
+	if err := os.CopyFS(dir, os.DirFS(sound)); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("byte %d of %d, changed by %#x", offset, len(data), mask)
+	data[offset] ^= mask
+	if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	gateway := *s.gateway
+	gateway.settings.LogDir, gateway.output = dir, &output{}
+	one := &scene{
+		t: t, ctx: s.ctx, stop: func() {}, gateway: &gateway,
+		driver: &Driver{URL: gateway.Webhook, Sender: s.driver.Sender, Connections: roundConnections},
+	}
+	one.driver.last.Store(s.driver.last.Load())
+	one.must(gateway.Accept(gateway.settings.secrets...))
+	one.reported, err = gateway.Examine(t.TempDir())
+	one.must(err)
+	t.Logf("doctor says:\n%s", one.reported.Text)
+	defer func() {
+		output := gateway.Close()
+		if t.Failed() {
+			t.Logf("the gateway printed:\n%s", output)
+		}
+	}()
+	one.must(gateway.Start(one.ctx))
+	const more = 100
+	one.awaitDriven(more, one.drive(more))
+	one.release()
+	log, err := ReadLog(one.ctx, gateway.GRPC)
+	one.must(err)
+	t.Logf("%d in the log, gaps %v", len(log.Notifications), log.Missing)
+	history := History{Sent: append(s.driver.Sent(), one.driver.Sent()...), Log: log, Reported: one.reported}
+	if len(log.Gaps) > 0 {
+		history.Reported.Damaged = true
+	}
+	violations := Check(history)
+	if len(violations) > 0 {
+		t.Errorf("%d violations:\n%s", len(violations), Summary(violations))
+	}
+	_, err = gateway.Stop()
+	one.must(err)
+}
+
+// anOffset returns a place in a file, and says of what kind: anywhere, or in the head of a record, where the engine keeps what tells it how
+// long the record is, and which. A head is some bytes in front of the record's subject.
+func anOffset(r *rand.Rand, data []byte) (offset int, where string) {
+	const headBytes = 22
+	subject := []byte("linksgate.")
+	var heads []int
+	for at := 0; ; {
+		next := bytes.Index(data[at:], subject)
+		if next < 0 {
+			break
+		}
+		at += next
+		if at >= headBytes {
+			heads = append(heads, at-headBytes)
+		}
+		at += len(subject)
+	}
+	if len(heads) == 0 || r.IntN(2) == 0 {
+		return r.IntN(len(data)), "anywhere"
+	}
+	record := r.IntN(len(heads))
+	within := r.IntN(headBytes)
+	return heads[record] + within, fmt.Sprintf("byte %d of the head of record %d of %d", within, record, len(heads))
+}
+
+// filesIn returns the files below a directory, by their paths in it.
+func filesIn(t *testing.T, dir string) []string {
+	t.Helper()
+	var files []string
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
