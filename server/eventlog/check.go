@@ -356,11 +356,11 @@ func (c *checker) copyRecords(ctx context.Context, streams []*checkedStream) err
 // checkScratch refuses a copy that would fill the disk.
 func (c *checker) checkScratch(need uint64) error {
 	const reserve = 64 << 20
-	var disk syscall.Statfs_t
-	if err := syscall.Statfs(c.copy, &disk); err != nil {
-		return fmt.Errorf("look for free space: %w", err)
+	free, err := freeSpace(c.copy)
+	if err != nil {
+		return err
 	}
-	if free := disk.Bavail * uint64(disk.Bsize); free < need+reserve {
+	if free < need+reserve {
 		return fmt.Errorf("the copy to check takes %d MiB, and %s has %d MiB free: name another place for it",
 			need>>20, filepath.Dir(c.copy), free>>20)
 	}

@@ -87,39 +87,46 @@ func (e *engine) checkSpace() error {
 	if e.dir == "" || e.minFree <= 0 {
 		return nil
 	}
-	var fs syscall.Statfs_t
-	if err := syscall.Statfs(e.dir, &fs); err != nil {
-		return fmt.Errorf("%w: look for free space: %w", ErrUnavailable, err)
+	free, err := freeSpace(e.dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	if free := int64(fs.Bavail) * fs.Bsize; free < e.minFree {
+	if free < uint64(e.minFree) {
 		return fmt.Errorf("%w: %d MiB free in %s, %d MiB are kept in reserve", ErrNoSpace, free>>20, e.dir, e.minFree>>20)
 	}
 	return nil
 }
 
-// fileSizes are the sizes of the files of the streams' records, by path.
-type fileSizes map[string]int64
+// freeSpace is how many bytes can still be written to the disk of a directory.
+func freeSpace(dir string) (uint64, error) {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(dir, &disk); err != nil {
+		return 0, fmt.Errorf("look for free space: %w", err)
+	}
+	return disk.Bavail * uint64(disk.Bsize), nil
+}
+
+// blockEnds say where the files of the streams' records end, by path.
+type blockEnds map[string]blockEnd
+
+type blockEnd struct {
+	size int64
+	last uint64 // the last sequence in this file or those before it
+}
 
 // settleFiles brings the files of a directory to a state that a process can build on, before the engine opens them, and returns
-// their sizes.
+// where they end.
 //
 // After a sync that failed, the operating system may show what it has forgotten to write: what is then written behind it is lost
 // with it when the power goes, although it was synced. So the end of each stream is written again, as it is read. Names that
 // an earlier process did not live to sync are synced. And the heads of records are mended where the engine would trip over them.
-func settleFiles(dir string, logger *slog.Logger) (fileSizes, error) {
-	sizes := make(fileSizes)
+func settleFiles(dir string, logger *slog.Logger) (blockEnds, error) {
+	ends := make(blockEnds)
 	for _, stream := range streamNames {
 		records := recordsPath(dir, stream)
 		blocks, err := filepath.Glob(strings.ReplaceAll(records, "[", "\\[") + "/*" + blockSuffix)
 		if err != nil {
 			return nil, err
-		}
-		for _, block := range blocks {
-			info, err := os.Stat(block)
-			if err != nil {
-				return nil, err
-			}
-			sizes[block] = info.Size()
 		}
 		slices.SortFunc(blocks, func(a, b string) int { // by number: a longer name is a greater one
 			if len(a) != len(b) {
@@ -127,8 +134,16 @@ func settleFiles(dir string, logger *slog.Logger) (fileSizes, error) {
 			}
 			return strings.Compare(a, b)
 		})
-		if err := mendHeads(blocks, isSparse(stream), logger); err != nil {
+		lasts, err := mendHeads(blocks, isSparse(stream), logger)
+		if err != nil {
 			return nil, err
+		}
+		for i, block := range blocks {
+			info, err := os.Stat(block)
+			if err != nil {
+				return nil, err
+			}
+			ends[block] = blockEnd{info.Size(), lasts[i]}
 		}
 		for _, block := range blocks[max(len(blocks)-rewrittenBlocks, 0):] {
 			if err := rewrite(block); err != nil {
@@ -139,7 +154,7 @@ func settleFiles(dir string, logger *slog.Logger) (fileSizes, error) {
 			return nil, err
 		}
 	}
-	return sizes, nil
+	return ends, nil
 }
 
 // rewrittenBlocks is how many blocks at the end of a stream are written again. The engine stops at the first error, so what it
@@ -179,15 +194,20 @@ func syncDir(dir string) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// reportCut tells which files of records are shorter than they were before the engine opened them: it cuts them off at the first
-// record that it cannot read.
-func (before fileSizes) reportCut(logger *slog.Logger) {
-	for path, size := range before {
+// reportCut tells which files of records end earlier than before the engine opened them: it cuts them off at the first record that it
+// cannot read. One that is shorter and ends with the same record, or with the mark that it was removed, has lost what has expired.
+func (before blockEnds) reportCut(logger *slog.Logger) {
+	for path, end := range before {
 		info, err := os.Stat(path)
-		if err == nil && info.Size() < size {
-			logger.Error("the engine cut off a file of the log at a record that it could not read: what followed is lost",
-				"file", path, "bytes", size-info.Size())
+		if err != nil || info.Size() >= end.size {
+			continue
 		}
+		heads, err := readHeads(path)
+		if err == nil && slices.ContainsFunc(heads, func(h recordHead) bool { return h.sequence >= end.last }) {
+			continue
+		}
+		logger.Error("the engine cut off a file of the log at a record that it could not read: what followed is lost",
+			"file", path, "bytes", end.size-info.Size())
 	}
 }
 
@@ -196,31 +216,33 @@ func (before fileSizes) reportCut(logger *slog.Logger) {
 type nameSync struct {
 	dir string
 
-	mu   sync.Mutex
-	last time.Time // mu; when the directory had changed, as of the last sync
+	mu      sync.Mutex
+	changed time.Time // mu; when the directory was changed last, by the clock of the file system
+	seen    time.Time // mu; when that was first seen
+	synced  bool      // mu; since the last change, and so long after it that another one would show
 }
 
-// timestampStep is more than what file systems round the times of changes to.
+// timestampStep is more than what file systems round the times of changes to: two changes in one step show the same time.
 const timestampStep = 100 * time.Millisecond
 
 // sync returns nil only if the names of all files that were there when it was called are durable.
 func (n *nameSync) sync() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	now := time.Now()
 	info, err := os.Stat(n.dir)
 	if err != nil {
 		return err
 	}
-	changed := info.ModTime()
-	if changed.Equal(n.last) {
+	if changed := info.ModTime(); !changed.Equal(n.changed) {
+		n.changed, n.seen, n.synced = changed, now, false
+	}
+	if n.synced {
 		return nil
 	}
 	if err := syncDir(n.dir); err != nil {
 		return err
 	}
-	// A change in the same step would show the same time.
-	if n.last = changed; time.Since(changed) < timestampStep {
-		n.last = time.Time{}
-	}
+	n.synced = now.Sub(n.seen) > timestampStep // not by the file system's clock, which may be another, and both may jump
 	return nil
 }

@@ -503,7 +503,7 @@ func TestGroupsSurviveManyRemovals(t *testing.T) {
 	}
 	const far = 3 + 10*greatestStep
 	blocks := []string{head(1, 1, 2, 3), head(2, far, far+5), head(3, 2*far, 1<<61, 2*far+2)}
-	if err := mendHeads(blocks, isSparse(groupsStream), slog.New(slog.DiscardHandler)); err != nil {
+	if _, err := mendHeads(blocks, isSparse(groupsStream), slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	var got []uint64

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 )
 
 // The head of a record in one of the engine's block files: length, stream sequence, time, and length of the subject, little-endian.
@@ -25,30 +26,32 @@ const (
 // mendHeads looks at every head in the blocks of a stream, in order, and gives those with a sequence that cannot be the one that
 // follows. If only the sequence was damaged, that mends the record; if not, its checksum does not match, and the engine leaves it out.
 // In a sparse stream there may be any number of sequences between two blocks, but not in one: what is removed leaves gaps that the
-// block once held.
-func mendHeads(blocks []string, sparse bool, logger *slog.Logger) error {
+// block once held. It returns the last sequence up to the end of each block.
+func mendHeads(blocks []string, sparse bool, logger *slog.Logger) (lasts []uint64, err error) {
 	var last uint64
 	for _, block := range blocks {
 		if sparse {
 			last = 0
 		}
-		var err error
 		if last, err = mendBlock(block, last, logger); err != nil {
-			return err
+			return nil, err
 		}
+		lasts = append(lasts, last)
 	}
-	return nil
+	return lasts, nil
 }
 
 // recordHead is what matters of a head.
 type recordHead struct {
 	offset   int64
 	sequence uint64
+	removed  bool // it stands for a record that was removed, from here or from another block
 }
 
 // mendBlock mends one block. last is the sequence before it, 0 if that is not known; it returns the last one in it.
 func mendBlock(path string, last uint64, logger *slog.Logger) (_ uint64, err error) {
 	heads, err := readHeads(path)
+	heads = slices.DeleteFunc(heads, func(h recordHead) bool { return h.removed })
 	if err != nil || len(heads) == 0 {
 		return last, err
 	}
@@ -92,8 +95,7 @@ func before(heads []recordHead) uint64 {
 	return first - 1
 }
 
-// readHeads returns the heads in a block, without those that mark a removed record, up to the first that cannot be one: what
-// follows is the engine's to judge.
+// readHeads returns the heads in a block, up to the first that cannot be one: what follows is the engine's to judge.
 func readHeads(path string) ([]recordHead, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -114,8 +116,8 @@ func readHeads(path string) ([]recordHead, error) {
 		if length < leastRecord || length > greatestRecord {
 			return heads, nil
 		}
-		if sequence := binary.LittleEndian.Uint64(head[4:]); sequence <= sequenceMask && sequence > 0 {
-			heads = append(heads, recordHead{at, sequence})
+		if sequence := binary.LittleEndian.Uint64(head[4:]); sequence&sequenceMask > 0 {
+			heads = append(heads, recordHead{at, sequence & sequenceMask, sequence > sequenceMask})
 		}
 		at += length
 		if _, err := reader.Discard(int(length)); err != nil {
