@@ -89,7 +89,7 @@ type Options struct {
 }
 
 // ErrNoFUSE says that this machine cannot mount the file system.
-var ErrNoFUSE = errors.New("no FUSE here: /dev/fuse and the right to mount are needed")
+var ErrNoFUSE = errors.New("no FUSE here: Linux, /dev/fuse and the right to mount are needed")
 
 // FS is a mounted file system. Its methods may be called concurrently.
 type FS struct {

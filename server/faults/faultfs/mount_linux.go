@@ -7,37 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
-
-// noFUSE is set to 1 where tests must do without.
-const noFUSE = "LINKSGATE_NO_FUSE"
-
-// Start mounts a file system for a test, which fails if that is impossible. The file system ends with the test; processes that use it
-// must have ended before.
-func Start(t testing.TB, options Options) *FS {
-	t.Helper()
-	if os.Getenv(noFUSE) == "1" {
-		t.Skipf("%s=1: NOT TESTED here is what survives a power cut, a full disk and failing syncs", noFUSE)
-	}
-	fs, err := Mount(t.TempDir(), options)
-	if errors.Is(err, ErrNoFUSE) {
-		t.Fatalf("%v\nThis test needs a disk that can lose its power. Run it as root with /dev/fuse, or set %s=1 to leave it out.", err, noFUSE)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := fs.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return fs
-}
 
 // Mount serves an empty file system at a directory, which must exist, until Close. It needs the right to mount.
 func Mount(dir string, options Options) (*FS, error) {
