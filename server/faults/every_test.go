@@ -44,6 +44,7 @@ var mixed = []fault{
 	{"slow senders", dribble},
 	{"reload", reload},
 	{"rotate secrets", rotate},
+	{"clock jumps", jumpClock},
 	{"wrong secrets", mistakeSecrets},
 	{"wrong secrets, released in pieces", releaseInPieces},
 }
@@ -121,7 +122,7 @@ func round(t *testing.T, r *rand.Rand, faults []fault) {
 func newRound(t *testing.T, r *rand.Rand, options Options) *scene {
 	t.Helper()
 	disk := faultfs.Start(t, faultfs.Options{Seed: r.Uint64()})
-	options.LogDir = disk.Dir() + "/log"
+	options.LogDir, options.OwnClock = disk.Dir()+"/log", true
 	s := newSceneWith(t, options, roundTimeout)
 	s.disk = disk
 	s.driver.Connections, s.driver.Rest = roundConnections, roundRest

@@ -17,12 +17,7 @@
 //
 // go test runs a few seconds of each simple fault. With -every, which make faults-short gives, every fault strikes once, in an order
 // that the seed decides, on one gateway under load. With -duration, which make faults gives, faults strike at random for so long.
-// Power, disks and their errors are those of package faultfs.
-//
-// # What is not tested here
-//
-// A jump of the wall clock. A Go binary takes the time from the kernel without a library in between that could be told another one, so
-// only a change of the machine's own clock would do, which is not for a test to make.
+// Power, disks and their errors are those of package faultfs; a wall clock that jumps is that of package skew.
 package faults
 
 import (

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,6 +61,52 @@ func TestKill(t *testing.T) {
 	}
 	s.awaitDriven(*notifications, stop)
 	s.check()
+}
+
+// The wall clock jumps under load, and the process is killed at another time than it was started. Readers see what they always see.
+func TestClockJumps(t *testing.T) {
+	r := random(t)
+	s := newSceneWith(t, Options{OwnClock: true}, testTimeout)
+	if !s.gateway.HasClock() {
+		t.Skip("NOT TESTED: the clock of a process cannot be moved on this machine")
+	}
+	s.subscribe(&Subscriber{Name: "one by one"})
+	s.subscribe(&Subscriber{Name: "in batches", MaxBatch: 512})
+	stop := s.load()
+	for range 3 {
+		jumpClock(s, r)
+		kill(s, r)
+		s.awaitIntake()
+	}
+	stop()
+	s.check()
+}
+
+// What has expired while the gateway was stopped is gone without a word of damage, and what comes then is kept.
+func TestExpiredWhileStopped(t *testing.T) {
+	const month, sent = 31 * 24 * time.Hour, 200
+	s := newSceneWith(t, Options{OwnClock: true}, testTimeout)
+	if !s.gateway.HasClock() {
+		t.Skip("NOT TESTED: the clock of a process cannot be moved on this machine")
+	}
+	for stopped := range 2 {
+		stop := s.drive(s.driver.Accepted() + sent)
+		s.awaitDriven(s.driver.Accepted()+sent, stop)
+		if stopped == 0 {
+			_, err := s.gateway.Stop()
+			s.must(err)
+		} else {
+			s.must(s.gateway.Kill())
+		}
+		s.must(s.gateway.SetClock(s.ctx, time.Duration(stopped+1)*month))
+		s.must(s.gateway.Start(s.ctx))
+		if log, err := ReadLog(s.ctx, s.gateway.GRPC); err != nil || len(log.Notifications) != 0 {
+			t.Errorf("%d notifications are in the log after a month, %v", len(log.Notifications), err)
+		}
+	}
+	if printed := s.gateway.output.String(); strings.Contains(printed, "level=ERROR") {
+		t.Errorf("the gateway printed:\n%s", printed)
+	}
 }
 
 // A shutdown under load is orderly: in time, with status 0, its streams ended with an announcement, and nothing lost.

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/linksgate/linksgate/server/faults/skew"
 )
 
 const (
@@ -54,13 +56,15 @@ type Gateway struct {
 	admin    string
 	settings settings
 	output   *output
-	process  *process // nil if there is none
+	process  *process      // nil if there is none
+	offset   time.Duration // of the processes' clock
 }
 
 // process is one run of the binary.
 type process struct {
 	cmd    *exec.Cmd
 	output *output
+	clock  *skew.Clock   // nil if it is the machine's
 	exited chan struct{} // closed when cmd has ended and its state is set
 }
 
@@ -121,19 +125,57 @@ func (g *Gateway) Launch() error {
 	if g.process != nil {
 		return errors.New("start the gateway: it is running")
 	}
-	cmd := g.command("serve", "--config", g.settings.path())
-	p := &process{cmd: cmd, output: &output{}, exited: make(chan struct{})}
-	cmd.Stdout = io.MultiWriter(g.output, p.output)
-	cmd.Stderr = cmd.Stdout
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // signals to the tests are not for it
-	if err := cmd.Start(); err != nil {
+	p, err := g.launch()
+	if errors.Is(err, skew.ErrUnsupported) {
+		g.settings.OwnClock = false
+		p, err = g.launch()
+	}
+	if err != nil {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	go func() {
 		defer close(p.exited)
-		_ = cmd.Wait() // its state says all there is
+		_ = p.cmd.Wait() // its state says all there is
 	}()
 	g.process = p
+	return nil
+}
+
+func (g *Gateway) launch() (*process, error) {
+	p := &process{cmd: g.command("serve", "--config", g.settings.path()), output: &output{}, exited: make(chan struct{})}
+	p.cmd.Stdout = io.MultiWriter(g.output, p.output)
+	p.cmd.Stderr = p.cmd.Stdout
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // signals to the tests are not for it
+	if !g.settings.OwnClock {
+		return p, p.cmd.Start()
+	}
+	var err error
+	p.clock, err = skew.Start(p.cmd, g.offset)
+	return p, err
+}
+
+// HasClock reports whether the process has a wall clock of its own: it was asked for, and this machine can do it.
+func (g *Gateway) HasClock() bool { return g.process != nil && g.process.clock != nil }
+
+// SetClock makes the wall clock of the process, and of those that follow it, jump to so much after the machine's. If there is a process,
+// it must have a clock of its own, and it is an error if it does not answer by the new time.
+func (g *Gateway) SetClock(ctx context.Context, offset time.Duration) error {
+	const tolerance = 5 * time.Second
+	g.offset = offset
+	if g.process == nil {
+		return nil
+	}
+	if err := g.process.clock.Set(offset); err != nil {
+		return err
+	}
+	_, header, _, err := g.ask(ctx, "/healthz")
+	if err != nil {
+		return err
+	}
+	told, err := http.ParseTime(header.Get("Date"))
+	if off := time.Until(told) - offset; err != nil || off.Abs() > tolerance {
+		return fmt.Errorf("move the gateway's clock by %v: it says %s", offset, header.Get("Date"))
+	}
 	return nil
 }
 

@@ -33,6 +33,24 @@ func terminateTwice(s *scene, r *rand.Rand) {
 	s.must(s.gateway.Start(s.ctx))
 }
 
+// jumpClock lets the wall clock jump to and fro, by less in all than the age at which notifications are deleted, and does not always
+// put it right.
+func jumpClock(s *scene, r *rand.Rand) {
+	const furthest = 14 * 24 * time.Hour
+	if !s.gateway.HasClock() {
+		s.t.Log("NOT TESTED: a clock that jumps; that of a process cannot be moved on this machine")
+		return
+	}
+	for range 1 + r.IntN(4) {
+		s.must(s.gateway.SetClock(s.ctx, upTo(r, 2*furthest)-furthest))
+		s.awaitIntake()
+		sleep(s.ctx, upTo(r, 500*time.Millisecond))
+	}
+	if r.IntN(2) == 0 {
+		s.must(s.gateway.SetClock(s.ctx, 0))
+	}
+}
+
 // dribblers starts slow senders and waits until they are connected. The returned function ends them.
 func (s *scene) dribblers(connections int) (stop func(), d *Dribblers) {
 	s.t.Helper()

@@ -26,6 +26,8 @@ type Options struct {
 	LogDir string
 	// MinFree is the free space, in bytes, below which the gateway writes nothing.
 	MinFree int64
+	// OwnClock gives the gateway's processes a wall clock of their own, if this machine can: see [Gateway.SetClock].
+	OwnClock bool
 }
 
 // Secrets are what Linksfield signs with, under a name that is unique for one gateway.
@@ -173,18 +175,23 @@ func (g *Gateway) Ready(ctx context.Context) (overHTTP, overGRPC bool, err error
 
 // get asks an administrative endpoint.
 func (g *Gateway) get(ctx context.Context, path string) (status int, body []byte, err error) {
+	status, _, body, err = g.ask(ctx, path)
+	return status, body, err
+}
+
+func (g *Gateway) ask(ctx context.Context, path string) (status int, header http.Header, body []byte, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.admin+path, nil)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	r.Close = true // the process may be another one next time
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return 0, nil, err
+		return 0, nil, nil, err
 	}
 	defer answer.Body.Close()
 	body, err = io.ReadAll(answer.Body)
-	return answer.StatusCode, body, err
+	return answer.StatusCode, answer.Header, body, err
 }
 
 // Release releases everything from quarantine, as an operator does.
