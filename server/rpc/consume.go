@@ -36,13 +36,13 @@ func (s *groupServer) Consume(req *linksgatev1.ConsumeRequest, stream grpc.Serve
 	if err != nil {
 		return err
 	}
-	c := &consumption{outlet: outlet{stream: stream}, server: s.server, member: member, heartbeat: heartbeat, inFlight: inFlight}
-	return s.server.serveStream(stream.Context(), &c.outlet, c.run)
+	c := &consumption{outlet: newOutlet(stream), server: s.server, member: member, heartbeat: heartbeat, inFlight: inFlight}
+	return s.server.serveStream(stream.Context(), c.outlet, c.run)
 }
 
 // consumption is the stream of one member.
 type consumption struct {
-	outlet
+	*outlet
 	server    *Server
 	member    *group.Member
 	heartbeat time.Duration

@@ -13,15 +13,18 @@ import (
 // outlet is where the frames of a stream leave. It belongs to the goroutine that sends, except for what is atomic.
 type outlet struct {
 	stream    grpc.ServerStream
+	opened    time.Time
 	lastSent  time.Time
-	sending   atomic.Int64           // when the send in progress began, in Unix nanoseconds; 0 if none
+	sending   atomic.Int64           // when the send in progress began, in nanoseconds since opened; 0 if none
 	sentToken atomic.Pointer[string] // resume token of the last frame handed to the transport; nil if frames have none
 }
+
+func newOutlet(stream grpc.ServerStream) *outlet { return &outlet{stream: stream, opened: time.Now()} }
 
 // send hands a frame to the transport. It waits while the client does not read.
 func (o *outlet) send(message any) error {
 	now := time.Now()
-	o.sending.Store(now.UnixNano())
+	o.sending.Store(max(int64(now.Sub(o.opened)), 1))
 	err := o.stream.SendMsg(message)
 	o.sending.Store(0)
 	if err == nil {
@@ -33,7 +36,7 @@ func (o *outlet) send(message any) error {
 // stuck reports whether a send has been waiting for the client for longer than the timeout.
 func (o *outlet) stuck(timeout time.Duration) bool {
 	began := o.sending.Load()
-	return began != 0 && time.Since(time.Unix(0, began)) > timeout
+	return began != 0 && time.Since(o.opened)-time.Duration(began) > timeout
 }
 
 // serveStream runs a stream until it ends by itself, the server drains, it reaches the maximum age, or its client does not

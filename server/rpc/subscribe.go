@@ -25,13 +25,13 @@ func (s *Server) Subscribe(req *linksgatev1.SubscribeRequest, stream grpc.Server
 	if err != nil {
 		return err
 	}
-	return s.serveStream(stream.Context(), &sub.outlet, sub.run)
+	return s.serveStream(stream.Context(), sub.outlet, sub.run)
 }
 
 // subscription is one stream. Its fields belong to the goroutine of run, unless they are atomic.
 type subscription struct {
 	server *Server
-	outlet
+	*outlet
 
 	start     eventlog.Cursor
 	options   eventlog.ReadOptions
@@ -45,7 +45,7 @@ type subscription struct {
 
 // newSubscription checks a request and settles where it starts and ends.
 func (s *Server) newSubscription(ctx context.Context, req *linksgatev1.SubscribeRequest, stream grpc.ServerStreamingServer[linksgatev1.SubscribeResponse]) (*subscription, error) {
-	sub := &subscription{server: s, outlet: outlet{stream: stream}, maxBatch: int(req.GetMaxBatch()), onGap: req.GetOnGap()}
+	sub := &subscription{server: s, outlet: newOutlet(stream), maxBatch: int(req.GetMaxBatch()), onGap: req.GetOnGap()}
 	var err error
 	if sub.options.Filter, err = toFilter(req.GetFilter(), "filter."); err != nil {
 		return nil, err
