@@ -98,8 +98,10 @@ func embedEngine(options Options) (*engine, error) {
 		DisableJetStreamBanner: true,
 		StoreDir:               options.Dir,
 		SyncAlways:             !options.NoSync,
-		JetStreamMaxMemory:     256 << 20, // readers' ephemeral consumers only
-		JetStreamMaxStore:      options.MaxBytes + options.QuarantineBytes + options.ParkedBytes + groupsBytes + 1<<30,
+		JetStreamMaxMemory:     256 << 20,     // readers' ephemeral consumers only
+		JetStreamMaxStore:      maxCheckBytes, // the streams have their own bounds, and may be opened with larger ones than they are to get
+		// A consumer for each group and each reader behind the window; both are bounded elsewhere.
+		JetStreamLimits: natsserver.JSLimitOpts{DefaultMaxConsumers: -1},
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("configure the embedded NATS server: %w", err), e.close())

@@ -152,6 +152,9 @@ func (g *Groups) createDurable(ctx context.Context, record *linksgatev1.GroupRec
 		return consumer, err
 	}
 	dir := filepath.Join(g.log.engine.dir, streamsDir, g.stream(source).CachedInfo().Config.Name, consumersDir, consumerName(record))
+	if errors.Is(err, jetstream.ErrConsumerExists) { // somebody else was faster, with settings of another moment
+		consumer, err = g.stream(source).Consumer(ctx, consumerName(record))
+	}
 	if _, statErr := os.Stat(filepath.Join(dir, consumerStateFile)); err != nil && ctx.Err() == nil && statErr == nil {
 		// The engine does not get past what is left of a consumer that is damaged.
 		g.log.options.Logger.Error("a group's place in the log is damaged and will be made anew: the group begins again at its start",

@@ -22,6 +22,8 @@ const (
 	reserveStep = 4096
 	// reserveMargin is more than may be stored between two looks.
 	reserveMargin = 64
+	// fillAtOnce is how many places are filled without waiting: the client library stalls at 4000.
+	fillAtOnce = 1000
 	// confirmInterval is how often what was stored is confirmed while the log is written.
 	confirmInterval = time.Second
 )
@@ -212,16 +214,23 @@ func (m *marker) restoreEnd(ctx context.Context, e *engine, stream jetstream.Str
 		}
 		return e.js.CreateStream(ctx, config)
 	}
-	// An empty message is no record batch: it is read as damaged.
-	for ; last < m.mark.Reserved; last++ {
-		if _, err := e.js.PublishMsgAsync(&nats.Msg{Subject: subject}); err != nil {
-			return nil, fmt.Errorf("fill the place of the missing end: %w", err)
-		}
+	// A crash in the middle must not leave a log that seems to have its end.
+	if err := m.confirm(m.mark.Reserved); err != nil {
+		return nil, err
 	}
-	select {
-	case <-e.js.PublishAsyncComplete():
-	case <-ctx.Done():
-		return nil, fmt.Errorf("fill the place of the missing end: %w", context.Cause(ctx))
+	// An empty message is no record batch: it is read as damaged.
+	for last < m.mark.Reserved {
+		for range min(m.mark.Reserved-last, fillAtOnce) {
+			if _, err := e.js.PublishMsgAsync(&nats.Msg{Subject: subject}); err != nil {
+				return nil, fmt.Errorf("fill the place of the missing end: %w", err)
+			}
+			last++
+		}
+		select {
+		case <-e.js.PublishAsyncComplete():
+		case <-ctx.Done():
+			return nil, fmt.Errorf("fill the place of the missing end: %w", context.Cause(ctx))
+		}
 	}
 	if info, err = stream.Info(ctx); err == nil && info.State.LastSeq < m.mark.Reserved {
 		err = fmt.Errorf("fill the place of the missing end: reached only %d of %d", info.State.LastSeq, m.mark.Reserved)

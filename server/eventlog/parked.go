@@ -159,7 +159,7 @@ func (g *Groups) Replay(ctx context.Context, group string, id string) error {
 		return err
 	}
 	subject := placeSubject(replaySubject, group, position)
-	for range publishTries {
+	for tries := publishTries; ; tries-- {
 		before, err := g.last(ctx, g.parked, subject)
 		if err != nil {
 			return err
@@ -177,7 +177,7 @@ func (g *Groups) Replay(ctx context.Context, group string, id string) error {
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, ErrGroupChanged) {
+		if !errors.Is(err, ErrGroupChanged) || tries == 1 {
 			return err
 		}
 	}

@@ -151,12 +151,25 @@ func readStored(ctx context.Context, stream jetstream.Stream, subjects string, f
 				return nil
 			}
 		}
-		if got == 0 { // removed by somebody else in the meantime
-			return fetched.Error()
+		if got == 0 {
+			return checkRead(ctx, consumer, fetched.Error())
 		}
 		left -= min(got, left)
 	}
 	return nil
+}
+
+// checkRead returns nil only if nothing is left to read: removed by somebody else in the meantime. An engine that is slow to answer
+// looks the same to a fetch, and a list that ends there would be a part that is taken for the whole.
+func checkRead(ctx context.Context, consumer jetstream.Consumer, err error) error {
+	if err != nil {
+		return err
+	}
+	info, err := consumer.Info(ctx)
+	if err == nil && info.NumPending > 0 {
+		err = fmt.Errorf("%w: the engine did not deliver what it has", ErrUnavailable)
+	}
+	return err
 }
 
 func (q *Quarantine) unmarshal(sequence uint64, data []byte) (*linksgatev1.QuarantineEntry, error) {
@@ -226,6 +239,8 @@ func (q *Quarantine) Release(ctx context.Context, id string, n *linksgatev1.Noti
 	if err != nil {
 		return Released{}, err
 	}
+	// The caller's end does not end the writing, of whose outcome the log's readers must hear. It is bounded by itself.
+	ctx = context.WithoutCancel(ctx)
 	var released Released
 	write := func() (position Position, err error) {
 		position, released.Before, err = q.append(ctx, releaseSubject(sequence, n), appendFramed(nil, data))

@@ -354,3 +354,22 @@ func TestReleasingWhileReadingLeavesNothingOut(t *testing.T) {
 		}
 	}
 }
+
+// A release whose caller goes away is made to its end, and readers hear of it.
+func TestACancelledReleaseIsSeen(t *testing.T) {
+	l := openLog(t, Options{})
+	addEntries(t, l.Quarantine(), 20)
+	for n := range 20 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n*50)*time.Microsecond)
+		_, err := l.Quarantine().Release(ctx, l.Quarantine().id(uint64(n+1)), notification(n))
+		cancel()
+		if err != nil {
+			t.Errorf("release %d: %v", n, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if info, err := l.Info(ctx); err != nil || info.Batches != 20 {
+		t.Errorf("%d record batches in the log, %v", info.Batches, err)
+	}
+}

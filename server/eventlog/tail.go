@@ -57,6 +57,14 @@ type waiter struct {
 	stream uint64        // tail.mu; the first batch that woke it, 0 if none
 }
 
+// signal wakes the reader, unless that was done.
+func (w *waiter) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
 // newTail returns a tail that will start a little before the end of the stream.
 func newTail(l *Log, state jetstream.StreamState) *tail {
 	t := &tail{
@@ -94,8 +102,11 @@ func (t *tail) run(ctx context.Context) {
 	}
 }
 
-// offer tells the tail what was stored. It never waits.
+// offer tells the tail what was stored. It never waits. The tail of an external stream finds out by itself.
 func (t *tail) offer(o offer) {
+	if !t.log.engine.embedded() {
+		return
+	}
 	for stored := t.stored.Load(); stored < o.stream && !t.stored.CompareAndSwap(stored, o.stream); stored = t.stored.Load() {
 	}
 	select {
@@ -235,7 +246,7 @@ func (t *tail) wakeInterest(key interest, stream uint64) {
 	for w := range t.waiting[key] {
 		if w.stream == 0 {
 			w.stream = stream
-			w.wake <- struct{}{}
+			w.signal()
 		}
 	}
 }
@@ -349,10 +360,7 @@ func (t *tail) close() {
 	t.closed = true
 	for _, waiters := range t.waiting {
 		for w := range waiters {
-			select {
-			case w.wake <- struct{}{}:
-			default:
-			}
+			w.signal()
 		}
 	}
 }
