@@ -266,4 +266,5 @@ func (o *streamWriter) write(data []byte) {
 	if o.err == nil {
 		o.err = o.connection.Flush()
 	}
+	_ = o.connection.SetWriteDeadline(time.Time{}) // HTTP/2 would end a stream that is only quiet
 }

@@ -71,6 +71,11 @@ func (s *groupServer) eachParked(ctx context.Context, name string, ids []string,
 			ids = append(ids, entry.Parked.GetNotification().GetId())
 		}
 	}
+	for _, id := range ids { // all of them before the first: what is done is not undone
+		if _, err := s.server.log.ParseNotificationID(id); err != nil {
+			return 0, nil, &fieldError{field: "notification_ids", problem: fmt.Sprintf("%q: %v", id, err), err: err}
+		}
+	}
 	for _, id := range ids {
 		switch err := do(ctx, name, id); {
 		case err == nil:
@@ -78,8 +83,6 @@ func (s *groupServer) eachParked(ctx context.Context, name string, ids []string,
 		case errors.Is(err, eventlog.ErrNotFound) && all:
 		case errors.Is(err, eventlog.ErrNotFound):
 			missing = append(missing, id)
-		case errors.Is(err, eventlog.ErrBadID), errors.Is(err, eventlog.ErrOtherLog):
-			return 0, nil, &fieldError{field: "notification_ids", problem: fmt.Sprintf("%q: %v", id, err), err: err}
 		default:
 			return 0, nil, err
 		}
