@@ -134,7 +134,7 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 		return err
 	}
 	if !keep {
-		d.say("\nThat was all of it. Try linksgate demo --keep, and in another terminal: linksgate tail, or grpcurl.")
+		d.say("\nThat was all of it. linksgate demo --keep goes on, and says how to follow it from another terminal.")
 		return nil
 	}
 	d.say("\n# Going on, one a second, until interrupted. In another terminal: linksgate tail %s --from-start", gateway.serving.GRPC)
