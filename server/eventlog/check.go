@@ -232,11 +232,8 @@ func (c *checker) compareMark() {
 	}
 }
 
-// maxCheckBytes is a retention that nothing reaches.
-const maxCheckBytes = 1 << 50
-
 func (c *checker) openCopy() (*engine, error) {
-	return embedEngine(Options{Dir: c.copy, NoSync: true, MaxBytes: maxCheckBytes, Logger: c.options.Logger}.withDefaults())
+	return embedEngine(Options{Dir: c.copy, NoSync: true, MaxBytes: boundless, Logger: c.options.Logger}.withDefaults())
 }
 
 // openSettings copies the streams' settings alone, lets the engine say whether they are sound, and lifts the retention in the copy. It

@@ -30,6 +30,9 @@ const (
 	duplicateWindow = time.Minute
 )
 
+// boundless is a number of bytes that nothing reaches.
+const boundless = 1 << 50
+
 // streamNames are the streams of a log, the log itself first.
 var streamNames = []string{streamName, quarantineStream, groupsStream, parkedStream}
 
@@ -98,8 +101,9 @@ func embedEngine(options Options) (*engine, error) {
 		DisableJetStreamBanner: true,
 		StoreDir:               options.Dir,
 		SyncAlways:             !options.NoSync,
-		JetStreamMaxMemory:     256 << 20,     // readers' ephemeral consumers only
-		JetStreamMaxStore:      maxCheckBytes, // the streams have their own bounds, and may be opened with larger ones than they are to get
+		JetStreamMaxMemory:     256 << 20, // readers' ephemeral consumers only
+		// The streams have their own bounds, and may have to be opened with larger ones than they are to get.
+		JetStreamMaxStore: boundless,
 		// A consumer for each group and each reader behind the window; both are bounded elsewhere.
 		JetStreamLimits: natsserver.JSLimitOpts{DefaultMaxConsumers: -1},
 	})

@@ -90,8 +90,11 @@ func TestExpiredWhileStopped(t *testing.T) {
 		t.Skip("NOT TESTED: the clock of a process cannot be moved on this machine")
 	}
 	for stopped := range 2 {
-		stop := s.drive(s.driver.Accepted() + sent)
-		s.awaitDriven(s.driver.Accepted()+sent, stop)
+		accepted := s.driver.Accepted() + sent
+		s.awaitDriven(accepted, s.drive(accepted))
+		if log, err := ReadLog(s.ctx, s.gateway.GRPC); err != nil || len(log.Notifications) < sent {
+			t.Errorf("%d notifications are in the log, %v; %d were accepted just now", len(log.Notifications), err, sent)
+		}
 		if stopped == 0 {
 			_, err := s.gateway.Stop()
 			s.must(err)
