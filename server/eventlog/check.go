@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -82,18 +81,12 @@ type Summary struct {
 	Problems int
 }
 
-const (
-	// maxTornWrite is the most that one interrupted write can leave: one message and what the engine adds to it.
-	maxTornWrite = MaxRecordBytes + 64<<10
-)
-
 // Check reads everything in the directory of an embedded log and reports what is damaged, missing or inconsistent. It returns an
 // error only if it could not check.
 //
 // It locks the directory, so no gateway has it open meanwhile, and changes nothing in it. The engine cannot promise that:
-// opening a log applies its retention, cuts blocks off at the first record that it cannot read, and writes its index
-// anew. So it is given a copy, whose retention is lifted before its records are put in. What it then did to the files of
-// the copy is what it would do to the log when a gateway opens that, and is reported.
+// opening a log applies its retention, and writes its index anew. So it is given a copy, whose retention is lifted before its records
+// are put in. What is mended in the copy before the engine sees it is what a gateway would mend, and is reported.
 func Check(ctx context.Context, dir string, options CheckOptions) (Summary, error) {
 	if options.Report == nil {
 		options.Report = func(Problem) {}
@@ -154,6 +147,10 @@ type checker struct {
 	dir, copy string
 	summary   Summary
 	reported  time.Time // when progress was told last
+
+	mark    mark // of the log, if marked
+	marked  bool
+	markErr error
 }
 
 func (c *checker) report(p Problem) {
@@ -172,11 +169,10 @@ func (c *checker) progress(step string, done, total uint64) {
 type checkedStream struct {
 	name     string
 	subjects []string
-	unnamed  string           // what the loss of its settings means
-	lost     string           // what the loss of a message means
-	newer    bool             // logs of earlier versions do not have it
-	settings bool             // its settings can be read
-	blocks   map[string]int64 // sizes of the files of its records, by name
+	unnamed  string // what the loss of its settings means
+	lost     string // what the loss of a message means
+	settings bool   // its settings can be read
+	flaws    []flaw // of the files of its records
 }
 
 func (c *checker) run(ctx context.Context) error {
@@ -186,12 +182,12 @@ func (c *checker) run(ctx context.Context) error {
 			lost: "lost: readers are told of a gap"},
 		{name: quarantineStream, subjects: []string{quarantineSubject}, unnamed: "a gateway goes on with the entries that are there",
 			lost: "it cannot be released"},
-		{name: groupsStream, subjects: groupsSubjects, unnamed: "a gateway goes on with the groups that are there", newer: true,
+		{name: groupsStream, subjects: groupsSubjects, unnamed: "a gateway goes on with the groups that are there",
 			lost: "the group does not exist any more, or repeats what it had done of a record batch"},
-		{name: parkedStream, subjects: parkedSubjects, unnamed: "a gateway goes on with what is parked", newer: true,
+		{name: parkedStream, subjects: parkedSubjects, unnamed: "a gateway goes on with what is parked",
 			lost: "no longer parked; it is in the log, unless it has expired there"},
 	}
-	streams = slices.DeleteFunc(streams, func(s *checkedStream) bool { return s.newer && !c.has(s.name) })
+	c.mark, c.marked, c.markErr = readMark(c.dir)
 	id, err := c.openSettings(ctx, streams)
 	if err != nil {
 		return err
@@ -199,30 +195,68 @@ func (c *checker) run(ctx context.Context) error {
 	if err := c.copyRecords(ctx, streams); err != nil {
 		return err
 	}
-	engine, err := c.openCopy()
+	for _, s := range streams {
+		c.compareIndex(s)
+		if err := c.checkConsumers(s.name); err != nil {
+			return err
+		}
+	}
+	engine, err := c.openCopy(ctx)
 	if err != nil {
 		return err
+	}
+	for _, s := range streams {
+		s.flaws = slices.DeleteFunc(slices.Clone(engine.flaws), func(f flaw) bool { return f.stream != s.name })
+		c.reportFlaws(s)
 	}
 	err = c.readCopy(ctx, engine, id, streams)
 	if err = errors.Join(err, engine.close()); err != nil {
 		return err
 	}
-	for _, s := range streams {
-		c.compareBlocks(s)
-	}
 	c.compareMark()
 	return nil
 }
 
-// has reports whether the log has a stream.
-func (c *checker) has(stream string) bool {
-	_, err := os.Stat(filepath.Join(c.dir, streamsDir, stream))
-	return !errors.Is(err, fs.ErrNotExist)
+// checkConsumers reports groups whose place in a stream has damaged settings.
+func (c *checker) checkConsumers(stream string) error {
+	damaged, err := damagedConsumers(c.dir, stream)
+	for _, consumer := range damaged {
+		c.report(Problem{Stream: stream, File: filepath.Join(streamsDir, stream, consumersDir, filepath.Base(consumer), settingsFile), Index: -1,
+			What:    "the settings of a group's place do not match their checksum",
+			Meaning: "a gateway makes them anew when it starts: nothing is lost"})
+	}
+	return err
+}
+
+// reportFlaws reports what a gateway would mend before its engine opens the files.
+func (c *checker) reportFlaws(s *checkedStream) {
+	for _, f := range s.flaws {
+		name, err := filepath.Rel(c.copy, f.file)
+		if err != nil {
+			name = f.file
+		}
+		p := Problem{Stream: s.name, File: name, First: f.first, Last: f.last, Index: -1, After: f.after, Before: f.before}
+		switch f.remedy {
+		case remedyRepair:
+			p.What = fmt.Sprintf("the head of a record is damaged, at byte %d", f.offset)
+			p.Meaning = "a gateway makes it whole again when it starts: nothing is lost"
+		case remedySeal:
+			p.What = fmt.Sprintf("a record does not match its checksum, %d bytes from byte %d on", f.size, f.offset)
+			p.Meaning = s.lost + ". A gateway that starts keeps the bytes in " + damagedDir
+			if f.first == 0 {
+				p.Meaning = "it told of something that was removed, and may come back"
+			}
+		case remedyCut:
+			p.What = fmt.Sprintf("the last %d bytes are not a whole record", f.size)
+			p.Meaning = "harmless if the gateway or the machine went down while it was written: that was never answered. Otherwise " + s.lost
+		}
+		c.report(p)
+	}
 }
 
 // compareMark reports an end of the log that the mark knows and the records do not.
 func (c *checker) compareMark() {
-	m, found, err := readMark(c.dir)
+	m, found, err := c.mark, c.marked, c.markErr
 	switch {
 	case err != nil:
 		c.report(Problem{File: markFile, Index: -1, What: err.Error(), Meaning: "a gateway writes it anew; a loss at the end would not be noticed"})
@@ -232,8 +266,8 @@ func (c *checker) compareMark() {
 	}
 }
 
-func (c *checker) openCopy() (*engine, error) {
-	return embedEngine(Options{Dir: c.copy, NoSync: true, MaxBytes: boundless, Logger: c.options.Logger}.withDefaults())
+func (c *checker) openCopy(ctx context.Context) (*engine, error) {
+	return embedEngine(ctx, Options{Dir: c.copy, NoSync: true, MaxBytes: boundless, Logger: c.options.Logger}.withDefaults())
 }
 
 // openSettings copies the streams' settings alone, lets the engine say whether they are sound, and lifts the retention in the copy. It
@@ -247,7 +281,7 @@ func (c *checker) openSettings(ctx context.Context, streams []*checkedStream) (i
 			}
 		}
 	}
-	engine, err := c.openCopy()
+	engine, err := c.openCopy(ctx)
 	if err != nil {
 		return id, err
 	}
@@ -303,7 +337,6 @@ func (c *checker) copyRecords(ctx context.Context, streams []*checkedStream) err
 	var files []string
 	var total uint64
 	for _, s := range streams {
-		s.blocks = make(map[string]int64)
 		if err := os.RemoveAll(filepath.Join(c.copy, streamsDir, s.name, recordsDir)); err != nil {
 			return err
 		}
@@ -317,14 +350,11 @@ func (c *checker) copyRecords(ctx context.Context, streams []*checkedStream) err
 			}
 			files = append(files, filepath.FromSlash(path))
 			total += uint64(info.Size())
-			if strings.HasSuffix(path, blockSuffix) {
-				s.blocks[filepath.FromSlash(path)] = info.Size()
-			}
 			return nil
 		})
 		if errors.Is(err, fs.ErrNotExist) {
 			c.report(Problem{Stream: s.name, File: filepath.Join(streamsDir, s.name, recordsDir), Index: -1,
-				What: "the stream's records are missing", Meaning: "lost: a gateway starts with none, and numbers from 1 again"})
+				What: "the stream's records are missing", Meaning: c.withoutRecords(s.name)})
 			continue
 		}
 		if err != nil {
@@ -348,6 +378,17 @@ func (c *checker) copyRecords(ctx context.Context, streams []*checkedStream) err
 		c.progress("copying", done, total)
 	}
 	return nil
+}
+
+// withoutRecords says what it means that a stream has no records.
+func (c *checker) withoutRecords(stream string) string {
+	switch {
+	case stream != streamName:
+		return "lost: a gateway starts with none"
+	case c.marked:
+		return "lost: a gateway starts with none, goes on after them, and tells readers of a gap"
+	}
+	return "lost: a gateway starts with none, and without " + markFile + " it numbers from 1 again"
 }
 
 // checkScratch refuses a copy that would fill the disk.

@@ -1,13 +1,12 @@
 package eventlog
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,7 +36,7 @@ func (c *checker) readCopy(ctx context.Context, engine *engine, id logID, stream
 			c.report(Problem{Stream: s.name, Index: -1, What: fmt.Sprintf("the engine cannot open it: %v", err), Meaning: "a gateway does not start"})
 			continue
 		}
-		r := &recordReader{checker: c, stream: stream, name: s.name, lost: s.lost}
+		r := &recordReader{checker: c, stream: stream, name: s.name, lost: s.lost, told: s.flaws}
 		run := r.run
 		switch s.name {
 		case streamName:
@@ -63,6 +62,7 @@ type recordReader struct {
 	name      string
 	removable bool // single messages are removed in the normal course of things
 	lost      string
+	told      []flaw                               // were reported
 	look      func(*jetstream.RawStreamMsg) string // says what is wrong with a message as a whole
 
 	missing []Problem // since the message that was read last
@@ -153,6 +153,9 @@ func (r *recordReader) runSparse(ctx context.Context) error {
 
 // miss notes a message that readers do not get. Those beside each other, of one cause, are one problem.
 func (r *recordReader) miss(sequence uint64, what string) {
+	if slices.ContainsFunc(r.told, func(f flaw) bool { return f.first <= sequence && sequence <= f.last }) {
+		return
+	}
 	if n := len(r.missing); n > 0 && r.missing[n-1].What == what && r.missing[n-1].Last == sequence-1 {
 		r.missing[n-1].Last = sequence
 		return
@@ -243,12 +246,28 @@ func (c *checker) lookAtGroup(message *jetstream.RawStreamMsg) string {
 			return fmt.Sprintf("not progress of a group: %v", err)
 		}
 	case len(message.Data) > 0: // else it was deleted
-		if _, err := parseRecord(name, message.Data); err != nil {
+		record, err := parseRecord(name, message.Data)
+		if err != nil {
 			return err.Error()
 		}
 		c.summary.Groups++
+		c.lookForPlaces(record)
 	}
 	return ""
+}
+
+// lookForPlaces reports a group that has lost its place in the log.
+func (c *checker) lookForPlaces(record *linksgatev1.GroupRecord) {
+	for stream, meaning := range map[string]string{
+		streamName:   "the group begins again at its start: it repeats what it had done, but for what is stored of that",
+		parkedStream: "the group gets again what it was given again and had not settled",
+	} {
+		dir := filepath.Join(streamsDir, stream, consumersDir, consumerName(record))
+		if _, err := os.Stat(filepath.Join(c.dir, dir, settingsFile)); errors.Is(err, fs.ErrNotExist) {
+			c.report(Problem{Stream: stream, File: dir, Index: -1,
+				What: fmt.Sprintf("the place of group %s is missing", record.GetGroup().GetName()), Meaning: meaning})
+		}
+	}
 }
 
 // lookAtParked checks a parked notification.
@@ -272,34 +291,4 @@ func checkDigest(digest, text string, binary []byte) string {
 		return "its body does not match its content digest"
 	}
 	return ""
-}
-
-// compareBlocks reports what the engine cut off when it opened the copy. It keeps a block up to the first record that it cannot
-// read, and what follows is lost with that one.
-func (c *checker) compareBlocks(s *checkedStream) {
-	names := slices.SortedFunc(maps.Keys(s.blocks), func(a, b string) int {
-		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) // they are numbered
-	})
-	for i, name := range names {
-		kept := int64(0)
-		if info, err := os.Stat(filepath.Join(c.copy, name)); err == nil {
-			kept = info.Size()
-		}
-		lost := s.blocks[name] - kept
-		if lost <= 0 {
-			continue
-		}
-		p := Problem{Stream: s.name, File: name, Index: -1,
-			What:    fmt.Sprintf("opening the log cuts the last %d of its %d bytes off, from the first record that cannot be read", lost, s.blocks[name]),
-			Meaning: "lost once a gateway has opened the log: keep a copy of the directory before that, most of it may be sound",
-		}
-		if i == len(names)-1 {
-			p.Meaning += ". The log then ends earlier, and gives the numbers of what was lost to others: readers that were beyond the" +
-				" new end do not notice"
-			if lost <= maxTornWrite {
-				p.Meaning = "harmless if the machine went down while it was written: that was never answered. Otherwise " + p.Meaning
-			}
-		}
-		c.report(p)
-	}
 }

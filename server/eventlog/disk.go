@@ -1,6 +1,9 @@
 package eventlog
 
 import (
+	"cmp"
+	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,10 +25,8 @@ const (
 	settingsSumFile = "meta.sum"
 	recordsDir      = "msgs"
 	blockSuffix     = ".blk"
+	indexFile       = "index.db" // in recordsDir
 )
-
-// isSparse reports whether any message of a stream may be removed in the normal course of things, so that its blocks may be far apart.
-func isSparse(stream string) bool { return stream == groupsStream || stream == parkedStream }
 
 // recordsPath is the directory of a stream's records.
 func recordsPath(dir, stream string) string {
@@ -106,55 +107,172 @@ func freeSpace(dir string) (uint64, error) {
 	return disk.Bavail * uint64(disk.Bsize), nil
 }
 
-// blockEnds say where the files of the streams' records end, by path.
-type blockEnds map[string]blockEnd
-
-type blockEnd struct {
-	size int64
-	last uint64 // the last sequence in this file or those before it
+// settled says in which state files were given to the engine.
+type settled struct {
+	ends  map[string]blockEnd // where the files of records end, by path
+	flaws []flaw
 }
 
-// settleFiles brings the files of a directory to a state that a process can build on, before the engine opens them, and returns
-// where they end.
+type blockEnd struct {
+	stream  string
+	size    int64
+	highest uint64 // sequence in this file
+}
+
+// settleFiles brings the files of a directory to a state that a process can build on, before the engine opens them.
 //
 // After a sync that failed, the operating system may show what it has forgotten to write: what is then written behind it is lost
 // with it when the power goes, although it was synced. So the end of each stream is written again, as it is read. Names that
-// an earlier process did not live to sync are synced. And the heads of records are mended where the engine would trip over them.
-func settleFiles(dir string, logger *slog.Logger) (blockEnds, error) {
-	ends := make(blockEnds)
+// an earlier process did not live to sync are synced. And damaged records are mended, of which one would cost all that follow.
+func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled, error) {
+	result := settled{ends: make(map[string]blockEnd)}
+	files := make(map[string][]string)
+	progress := &startProgress{logger: logger, told: time.Now()}
 	for _, stream := range streamNames {
-		records := recordsPath(dir, stream)
-		blocks, err := filepath.Glob(strings.ReplaceAll(records, "[", "\\[") + "/*" + blockSuffix)
+		blocks, err := blocksOf(dir, stream)
 		if err != nil {
-			return nil, err
+			return settled{}, err
 		}
-		slices.SortFunc(blocks, func(a, b string) int { // by number: a longer name is a greater one
-			if len(a) != len(b) {
-				return len(a) - len(b)
+		files[stream] = blocks
+		for _, block := range blocks {
+			if info, err := os.Stat(block); err == nil {
+				progress.total += info.Size()
 			}
-			return strings.Compare(a, b)
-		})
-		lasts, err := mendHeads(blocks, isSparse(stream), logger)
+		}
+	}
+	for _, stream := range streamNames {
+		blocks := files[stream]
+		states, flaws, err := mender{dir, progress.seen}.run(ctx, recordFormats[stream], blocks)
 		if err != nil {
-			return nil, err
+			return settled{}, err
 		}
 		for i, block := range blocks {
 			info, err := os.Stat(block)
 			if err != nil {
-				return nil, err
+				return settled{}, err
 			}
-			ends[block] = blockEnd{info.Size(), lasts[i]}
+			result.ends[block] = blockEnd{stream, info.Size(), states[i].highest}
 		}
+		for _, f := range flaws {
+			f.log(logger)
+		}
+		if err := removeDamagedSettings(dir, stream, logger); err != nil {
+			return settled{}, err
+		}
+		result.flaws = append(result.flaws, flaws...)
 		for _, block := range blocks[max(len(blocks)-rewrittenBlocks, 0):] {
 			if err := rewrite(block); err != nil {
-				return nil, err
+				return settled{}, err
 			}
 		}
-		if err := syncDirs(records, filepath.Dir(dir)); err != nil {
-			return nil, err
+		if err := syncDirs(recordsPath(dir, stream), filepath.Dir(dir)); err != nil {
+			return settled{}, err
 		}
 	}
-	return ends, nil
+	return result, nil
+}
+
+// removeDamagedSettings removes the settings of consumers that are damaged. The engine does not look at their checksum: it would take the
+// stream out of service, or a consumer for another one. Made anew, a consumer goes on where it was, which is in another file.
+func removeDamagedSettings(dir, stream string, logger *slog.Logger) error {
+	damaged, err := damagedConsumers(dir, stream)
+	if err != nil {
+		return err
+	}
+	for _, consumer := range damaged {
+		logger.Error("the settings of a group's place in the log are damaged: they are made anew, the group goes on where it was", "directory", consumer)
+		for _, name := range []string{settingsFile, settingsSumFile} {
+			if err := os.Remove(filepath.Join(consumer, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if err := syncDir(consumer); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// damagedConsumers returns the directories of a stream's consumers whose settings do not match their checksum.
+func damagedConsumers(dir, stream string) ([]string, error) {
+	consumers := filepath.Join(dir, streamsDir, stream, consumersDir)
+	entries, err := os.ReadDir(consumers)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var damaged []string
+	for _, entry := range entries {
+		consumer := filepath.Join(consumers, entry.Name())
+		settings, err := os.ReadFile(filepath.Join(consumer, settingsFile))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		sum, sumErr := os.ReadFile(filepath.Join(consumer, settingsSumFile))
+		if err != nil || sumErr != nil && !errors.Is(sumErr, fs.ErrNotExist) {
+			return nil, errors.Join(err, sumErr)
+		}
+		hash, err := newHash(stream + "/" + entry.Name())
+		if err != nil {
+			return nil, err
+		}
+		_, _ = hash.Write(settings)
+		if string(sum) != hex.EncodeToString(hash.Sum(nil)) {
+			damaged = append(damaged, consumer)
+		}
+	}
+	return damaged, nil
+}
+
+// blocksOf returns the files of a stream's records, in order.
+func blocksOf(dir, stream string) ([]string, error) {
+	entries, err := os.ReadDir(recordsPath(dir, stream))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var blocks []string
+	for _, entry := range entries {
+		if strings.HasSuffix(entry.Name(), blockSuffix) {
+			blocks = append(blocks, filepath.Join(recordsPath(dir, stream), entry.Name()))
+		}
+	}
+	slices.SortFunc(blocks, compareBlocks)
+	return blocks, nil
+}
+
+// compareBlocks orders the names of files of records by their numbers: a longer name is a greater one.
+func compareBlocks(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b)) }
+
+// startProgress tells how far the reading at the start is, every now and then.
+type startProgress struct {
+	logger      *slog.Logger
+	done, total int64
+	told        time.Time
+}
+
+// progressInterval is how often a long start says how far it is.
+const progressInterval = 5 * time.Second
+
+func (p *startProgress) seen(bytes int64) {
+	p.done += bytes
+	if now := time.Now(); now.Sub(p.told) > progressInterval {
+		p.told = now
+		p.logger.Info("reading the log's files", "mebibytes", p.done>>20, "of", p.total>>20)
+	}
+}
+
+// log tells of a flaw.
+func (f flaw) log(logger *slog.Logger) {
+	where := []any{"file", f.file, "offset", f.offset, "bytes", f.size, "copy_kept_in", f.kept}
+	switch f.remedy {
+	case remedyRepair:
+		logger.Warn("a record had a damaged head and was made whole again: nothing is lost", where...)
+	case remedySeal:
+		logger.Error("a record is damaged and lost; what follows it is kept",
+			append(where, "stream", f.stream, "first_stream_sequence", f.first, "last_stream_sequence", f.last)...)
+	case remedyCut:
+		logger.Warn("the end of a file of records is not a whole record and was cut off: a write that was interrupted, and that nobody had an "+
+			"answer to, if the process or the machine went down meanwhile", where...)
+	}
 }
 
 // rewrittenBlocks is how many blocks at the end of a stream are written again. The engine stops at the first error, so what it
@@ -195,20 +313,22 @@ func syncDir(dir string) error {
 }
 
 // reportCut tells which files of records end earlier than before the engine opened them: it cuts them off at the first record that it
-// cannot read. One that is shorter and ends with the same record, or with the mark that it was removed, has lost what has expired.
-func (before blockEnds) reportCut(logger *slog.Logger) {
-	for path, end := range before {
+// cannot read, and after they were mended there should be none. It reports whether the log itself is concerned. A file that is shorter and
+// ends with the same sequence, as a record or as the mark that it was removed, has lost what has expired.
+func (s settled) reportCut(logger *slog.Logger) (log bool) {
+	for path, end := range s.ends {
 		info, err := os.Stat(path)
 		if err != nil || info.Size() >= end.size {
 			continue
 		}
-		heads, err := readHeads(path)
-		if err == nil && slices.ContainsFunc(heads, func(h recordHead) bool { return h.sequence >= end.last }) {
+		if b, err := readBlock(recordFormats[end.stream], path); err == nil && b.state().highest >= end.highest {
 			continue
 		}
-		logger.Error("the engine cut off a file of the log at a record that it could not read: what followed is lost",
+		logger.Error("the engine cut off a file of records at one that it could not read: what followed is lost",
 			"file", path, "bytes", end.size-info.Size())
+		log = log || end.stream == streamName
 	}
+	return log
 }
 
 // nameSync syncs the names of a stream's files when there are new ones. The engine syncs the contents of a new file, but not

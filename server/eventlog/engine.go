@@ -46,16 +46,18 @@ type engine struct {
 	dir     string // empty when external
 	minFree int64
 	names   map[string]*nameSync // by stream; empty when external
+	flaws   []flaw               // of the files, as they were found
+	cut     bool                 // the engine has cut off records of the log when it opened them
 
 	broken context.Context // ends when the embedded server says that it cannot write any more; the cause is what it said
 	giveUp context.CancelCauseFunc
 }
 
-func openEngine(options Options) (*engine, error) {
+func openEngine(ctx context.Context, options Options) (*engine, error) {
 	if options.URL != "" {
 		return connectEngine(options)
 	}
-	return embedEngine(options)
+	return embedEngine(ctx, options)
 }
 
 func connectEngine(options Options) (*engine, error) {
@@ -79,7 +81,7 @@ func connectEngine(options Options) (*engine, error) {
 	return newEngine(conn, &engine{broken: context.Background()})
 }
 
-func embedEngine(options Options) (*engine, error) {
+func embedEngine(ctx context.Context, options Options) (*engine, error) {
 	if err := makeDir(options.Dir); err != nil {
 		return nil, fmt.Errorf("create the data directory: %w", err)
 	}
@@ -89,10 +91,11 @@ func embedEngine(options Options) (*engine, error) {
 	}
 	e := &engine{lock: lock, dir: options.Dir, minFree: options.MinFree}
 	e.broken, e.giveUp = context.WithCancelCause(context.Background())
-	before, err := settleFiles(options.Dir, options.Logger)
+	files, err := settleFiles(ctx, options.Dir, options.Logger)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bring %s to a state to go on from: %w", options.Dir, err), e.close())
 	}
+	e.flaws = files.flaws
 	e.server, err = natsserver.NewServer(&natsserver.Options{
 		ServerName:             "linksgate",
 		DontListen:             true,
@@ -112,10 +115,10 @@ func embedEngine(options Options) (*engine, error) {
 	}
 	e.server.SetLoggerV2(engineLogger{options.Logger, e.giveUp}, false, false, false)
 	e.server.Start()
-	if err := e.awaitReady(); err != nil {
+	if err := e.awaitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", options.Dir, err), e.close())
 	}
-	before.reportCut(options.Logger)
+	e.cut = files.reportCut(options.Logger)
 	conn, err := nats.Connect("", nats.InProcessServer(e.server), nats.Name("linksgate"), nats.MaxReconnects(-1))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to the embedded NATS server: %w", err), e.close())
@@ -130,8 +133,11 @@ func embedEngine(options Options) (*engine, error) {
 }
 
 // awaitReady waits until the embedded server has opened its streams, however long it takes to read them, or has given up.
-func (e *engine) awaitReady() error {
+func (e *engine) awaitReady(ctx context.Context) error {
 	for !e.server.ReadyForConnections(50 * time.Millisecond) {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if cause := context.Cause(e.broken); cause != nil {
 			return cause
 		}

@@ -276,7 +276,7 @@ func Open(ctx context.Context, options Options) (*Log, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	options = options.withDefaults()
-	engine, err := openEngine(options)
+	engine, err := openEngine(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}

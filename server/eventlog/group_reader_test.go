@@ -364,13 +364,18 @@ func TestConsumersThatAreLostAreMadeAnew(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
+		"a name in its settings":  func(t *testing.T, dir string) { flip(0, 3)(t, filepath.Join(dir, settingsFile)) },
+		"a value in its settings": func(t *testing.T, dir string) { flip(0, 200)(t, filepath.Join(dir, settingsFile)) },
+		"the checksum of these":   func(t *testing.T, dir string) { flip(0, 3)(t, filepath.Join(dir, settingsSumFile)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			l := openLog(t, Options{Dir: dir})
 			mustAppend(t, l, notification(1))
+			mustAppend(t, l, notification(2))
 			record := mustCreate(t, l, groupRecord("a", Cursor{Stream: 1}))
-			fetch(t, attach(t, l, record), SourceLog, 1)[0].GiveBack(t.Context())
+			settle(t, fetch(t, attach(t, l, record), SourceLog, 1)...)
+			awaitState(t, l, record, func(s GroupState) bool { return s.Unsettled == 0 && s.Undelivered == 1 })
 			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -378,7 +383,11 @@ func TestConsumersThatAreLostAreMadeAnew(t *testing.T) {
 				lose(t, filepath.Join(dir, streamsDir, stream, consumersDir, consumerName(record)))
 			}
 			l = openLog(t, Options{Dir: dir})
-			checkStreams(t, fetch(t, attach(t, l, record), SourceLog, 1), 1)
+			want := uint64(2)
+			if name == "all of it" || name == "its state" {
+				want = 1
+			}
+			checkStreams(t, fetch(t, attach(t, l, record), SourceLog, 1), want)
 		})
 	}
 	t.Run("while it is read", func(t *testing.T) {

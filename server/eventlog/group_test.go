@@ -2,11 +2,8 @@ package eventlog
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -485,43 +482,6 @@ func TestProgressIsComparedAndSet(t *testing.T) {
 	}
 }
 
-// Where single messages are removed, any number of sequences may be missing between two blocks.
-func TestGroupsSurviveManyRemovals(t *testing.T) {
-	dir := t.TempDir()
-	head := func(block int, sequences ...uint64) string {
-		var data []byte
-		for _, sequence := range sequences {
-			data = binary.LittleEndian.AppendUint32(data, leastRecord)
-			data = binary.LittleEndian.AppendUint64(data, sequence)
-			data = append(data, make([]byte, leastRecord-12)...)
-		}
-		path := filepath.Join(dir, fmt.Sprint(block, blockSuffix))
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	const far = 3 + 10*greatestStep
-	blocks := []string{head(1, 1, 2, 3), head(2, far, far+5), head(3, 2*far, 1<<61, 2*far+2)}
-	if _, err := mendHeads(blocks, isSparse(groupsStream), slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
-	}
-	var got []uint64
-	for _, block := range blocks {
-		heads, err := readHeads(block)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, head := range heads {
-			got = append(got, head.sequence)
-		}
-	}
-	// Only what is far away inside a block is mended.
-	if want := []uint64{1, 2, 3, far, far + 5, 2 * far, 2*far + 1, 2*far + 2}; !slices.Equal(got, want) {
-		t.Errorf("sequences %v, want %v", got, want)
-	}
-}
-
 func TestDoctorLooksAtGroups(t *testing.T) {
 	dir := t.TempDir()
 	l := openLog(t, Options{Dir: dir})
@@ -564,14 +524,5 @@ func TestDoctorLooksAtGroups(t *testing.T) {
 			t.Errorf("groups %v", got)
 		}
 		mustCreate(t, l, groupRecord("b", Cursor{Stream: 1}))
-	}
-	// Logs of before there were groups have neither stream.
-	for _, stream := range []string{groupsStream, parkedStream} {
-		if err := os.RemoveAll(filepath.Join(dir, streamsDir, stream)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, problems := check(t, dir); len(problems) != 0 {
-		t.Errorf("problems of an older log: %+v", problems)
 	}
 }

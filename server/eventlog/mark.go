@@ -38,6 +38,9 @@ type mark struct {
 	Confirmed uint64 `json:"confirmed"`
 	// Reserved is a bound: no greater stream sequence was ever given out.
 	Reserved uint64 `json:"reserved"`
+	// Lost is a bound, too: of what is not there up to this stream sequence, some was lost rather than deleted by its age or size. 0:
+	// nothing was.
+	Lost uint64 `json:"lost,omitempty"`
 }
 
 // marker keeps the mark of a directory.
@@ -116,7 +119,9 @@ func (m *marker) reserve(stored uint64) error {
 	if stored+reserveMargin <= m.mark.Reserved {
 		return nil
 	}
-	return m.save(mark{LogID: m.mark.LogID, Confirmed: stored, Reserved: stored + reserveStep})
+	next := m.mark
+	next.Confirmed, next.Reserved = stored, stored+reserveStep
+	return m.save(next)
 }
 
 // confirm notes what is stored.
@@ -126,7 +131,28 @@ func (m *marker) confirm(stored uint64) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.save(mark{LogID: m.mark.LogID, Confirmed: stored, Reserved: max(m.mark.Reserved, stored)})
+	next := m.mark
+	next.Confirmed, next.Reserved = stored, max(m.mark.Reserved, stored)
+	return m.save(next)
+}
+
+// lose notes that all up to a sequence is lost, before the log goes on behind it.
+func (m *marker) lose(last uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := m.mark
+	next.Lost = last
+	return m.save(next)
+}
+
+// lost reports whether a sequence that is not retained was lost rather than deleted. Nil is a marker that does not know.
+func (m *marker) lost(stream uint64) bool {
+	if m == nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return stream <= m.mark.Lost
 }
 
 // run confirms what is stored, as long as the log is open.
@@ -170,6 +196,9 @@ func (m *marker) openStream(ctx context.Context, e *engine, config jetstream.Str
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	next := mark{LogID: id.String(), Confirmed: info.State.LastSeq, Reserved: info.State.LastSeq + reserveStep}
+	if id.String() == m.mark.LogID {
+		next.Lost = m.mark.Lost
+	}
 	return stream, id, m.save(next)
 }
 
@@ -187,11 +216,12 @@ func (m *marker) restoreSettings(ctx context.Context, e *engine, config *jetstre
 			return fmt.Errorf("remove the damaged settings of the log: %w", err)
 		}
 	}
-	blocks, err := filepath.Glob(filepath.Join(dir, recordsDir, "*"+blockSuffix))
-	if err == nil && len(blocks) == 0 {
-		config.FirstSeq = m.mark.Reserved + 1
+	blocks, err := blocksOf(m.dir, streamName)
+	if err != nil || len(blocks) > 0 {
+		return err
 	}
-	return err
+	config.FirstSeq = m.mark.Reserved + 1
+	return m.lose(m.mark.Reserved)
 }
 
 // restoreEnd makes a stream that has lost its end go on after every sequence that may have been given out.
@@ -201,7 +231,7 @@ func (m *marker) restoreEnd(ctx context.Context, e *engine, stream jetstream.Str
 		return nil, err
 	}
 	last := info.State.LastSeq
-	if last >= m.mark.Confirmed {
+	if last >= m.mark.Confirmed && !e.cut {
 		return stream, nil
 	}
 	m.logger.Error("the log has lost its end: record batches are missing; readers will be told of a gap",
@@ -209,6 +239,9 @@ func (m *marker) restoreEnd(ctx context.Context, e *engine, stream jetstream.Str
 	if info.State.Msgs == 0 {
 		config := info.Config
 		config.FirstSeq = m.mark.Reserved + 1
+		if err := m.lose(m.mark.Reserved); err != nil {
+			return nil, err
+		}
 		if err := e.js.DeleteStream(ctx, streamName); err != nil {
 			return nil, fmt.Errorf("remove the empty log: %w", err)
 		}

@@ -1,13 +1,10 @@
 package eventlog
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 )
@@ -25,7 +22,7 @@ func TestLostFilesAreNoticedAtOpen(t *testing.T) {
 	}
 	for name, harm := range map[string]func(t *testing.T, dir string){
 		"last block gone":      func(t *testing.T, dir string) { remove(t, newest(t, dir)) },
-		"last block cut short": func(t *testing.T, dir string) { flip(3, 40)(t, newest(t, dir)) },
+		"last block cut short": func(t *testing.T, dir string) { cutOff(1<<20)(t, newest(t, dir)) },
 		"records gone":         func(t *testing.T, dir string) { remove(t, recordsPath(dir, streamName)) },
 		"settings damaged": func(t *testing.T, dir string) {
 			flip(0, 40)(t, filepath.Join(dir, streamsDir, streamName, settingsFile))
@@ -60,12 +57,18 @@ func TestLostFilesAreNoticedAtOpen(t *testing.T) {
 			if p.Stream <= before.Confirmed {
 				t.Errorf("stream sequence %d was given out again, %d were confirmed", p.Stream, before.Confirmed)
 			}
-			found, missing := readThrough(t, l, Cursor{Stream: 1}, Cursor{Stream: p.Stream + 1})
+			found, missing, reasons := readGaps(t, l, Cursor{Stream: 1}, Cursor{Stream: p.Stream + 1})
 			if found+missing < checkedBatches+1 {
 				t.Errorf("%d batches read and %d told as missing, of %d", found, missing, checkedBatches+1)
 			}
 			if name != "nothing" && name != "settings damaged" && missing == 0 {
 				t.Error("nothing was lost: nothing was tested")
+			}
+			if slices.ContainsFunc(reasons, func(err error) bool { return !errors.Is(err, ErrDamaged) }) {
+				t.Errorf("readers are told of %v, and nothing has expired", reasons)
+			}
+			if _, err := l.Get(t.Context(), Position{Stream: before.Confirmed}); name != "nothing" && name != "settings damaged" && !errors.Is(err, ErrDamaged) {
+				t.Errorf("what was lost: %v, want %v", err, ErrDamaged)
 			}
 			// What a reader had is good, wherever it was.
 			last := Cursor{Stream: before.Confirmed + 1}
@@ -79,6 +82,13 @@ func TestLostFilesAreNoticedAtOpen(t *testing.T) {
 // readThrough counts the batches that are read and those that are told as missing.
 func readThrough(t *testing.T, l *Log, from, until Cursor) (found, missing uint64) {
 	t.Helper()
+	found, missing, _ = readGaps(t, l, from, until)
+	return found, missing
+}
+
+// readGaps is readThrough, with the reasons of the gaps.
+func readGaps(t *testing.T, l *Log, from, until Cursor) (found, missing uint64, reasons []error) {
+	t.Helper()
 	for step, err := range l.Read(t.Context(), from, ReadOptions{Until: until, Pulse: time.Second}) {
 		if err != nil {
 			t.Fatal(err)
@@ -86,9 +96,10 @@ func readThrough(t *testing.T, l *Log, from, until Cursor) (found, missing uint6
 		found += uint64(len(step.Records)) // one in each batch
 		if step.Gap != nil {
 			missing += step.Gap.Batches
+			reasons = append(reasons, step.Gap.Err)
 		}
 	}
-	return found, missing
+	return found, missing, reasons
 }
 
 // A mark that is damaged or missing does not keep a log from being opened.
@@ -154,62 +165,5 @@ func TestMarkIsWrittenWholeOrNotAtAll(t *testing.T) {
 	}
 	if err := m.reserve(100_000); err == nil || errors.Is(err, ErrFrozen) {
 		t.Errorf("reserve: %v", err)
-	}
-}
-
-// A flipped byte in a sequence must not keep the engine busy with all the sequences in between, and is mended where only it was hit.
-func TestDamagedSequencesAreMended(t *testing.T) {
-	_, killed := dataDirs(t)
-	stopped, _ := dataDirs(t)
-	for name, source := range map[string]string{"stopped": stopped, "killed": killed} {
-		for _, record := range []int{0, 1, 40} {
-			for offset := 4 + 3; offset < 4+8; offset++ { // from the byte on that makes a step too great
-				for _, block := range []string{"1.blk", "2.blk"} {
-					t.Run(fmt.Sprint(name, " ", block, " record ", record, " byte ", offset), func(t *testing.T) {
-						dir := filepath.Join(t.TempDir(), "log")
-						copyDir(t, source, dir)
-						path := filepath.Join(recordsPath(dir, streamName), block)
-						sound, err := os.ReadFile(path)
-						if err != nil {
-							t.Fatal(err)
-						}
-						flip(record, offset)(t, path)
-						if _, err := settleFiles(dir, slog.New(slog.DiscardHandler)); err != nil {
-							t.Fatal(err)
-						}
-						mended, err := os.ReadFile(path)
-						if err != nil {
-							t.Fatal(err)
-						}
-						if marked := offset == 4+7; !marked && !bytes.Equal(sound, mended) {
-							t.Error("the record was not mended")
-						}
-					})
-				}
-			}
-		}
-	}
-	// And a sound log is left alone, wherever its sequences are.
-	l := openLog(t, Options{Dir: killed, NoSync: true})
-	if found, missing := readThrough(t, l, Cursor{Stream: 1}, Cursor{Stream: checkedBatches + 1}); found != checkedBatches || missing != 0 {
-		t.Errorf("%d read and %d missing of %d", found, missing, checkedBatches)
-	}
-}
-
-func TestHighSequencesAreNotTakenForDamage(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "7.blk")
-	var block []byte
-	for n := range uint64(3) {
-		record := binary.LittleEndian.AppendUint32(nil, leastRecord)
-		record = binary.LittleEndian.AppendUint64(record, 5<<40+n)
-		block = append(block, append(record, make([]byte, leastRecord-len(record))...)...)
-	}
-	if err := os.WriteFile(path, block, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	last, err := mendBlock(path, 0, slog.New(slog.DiscardHandler))
-	got, readErr := os.ReadFile(path)
-	if err != nil || readErr != nil || last != 5<<40+2 || !bytes.Equal(got, block) {
-		t.Errorf("last %d, changed: %v, %v %v", last, !bytes.Equal(got, block), err, readErr)
 	}
 }

@@ -310,7 +310,7 @@ func (r *reader) skipTo(ctx context.Context, stream uint64, emit func(Step) erro
 		return err
 	}
 	gap := &Gap{Err: ErrDamaged, Batches: stream - r.next.Stream}
-	if r.next.Stream < state.FirstSeq {
+	if r.next.Stream < state.FirstSeq && !r.log.marker.lost(r.next.Stream) {
 		gap.Err = ErrExpired
 	}
 	r.next = Cursor{Stream: stream}
@@ -401,6 +401,8 @@ func (l *Log) Get(ctx context.Context, p Position) (*Record, error) {
 			return nil, err
 		case p.Stream > state.LastSeq:
 			return nil, ErrNotFound
+		case p.Stream < state.FirstSeq && l.marker.lost(p.Stream):
+			return nil, ErrDamaged
 		case p.Stream < state.FirstSeq:
 			return nil, ErrExpired
 		}

@@ -1,0 +1,153 @@
+package eventlog
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/nats-io/nats-server/v2/server/avl"
+)
+
+// The engine's index of a stream: two bytes (a mark and a version), the state of the stream, its subjects, its files of records, the last
+// checksum in the last of them, and a checksum of all that. Numbers are varints.
+const (
+	indexMark    = 11
+	indexVersion = 4
+)
+
+var errIndex = errors.New("not an index of the version that is known")
+
+// indexedBlock is a file of records as the index knows it.
+type indexedBlock struct {
+	number      uint64
+	first, last uint64 // sequences
+	messages    uint64
+}
+
+// streamIndex is what the index knows of a stream's files, in order.
+type streamIndex struct {
+	blocks []indexedBlock
+	last   [checksumSize]byte // checksum, of the last file
+}
+
+// parseIndex reads the index of a stream.
+func parseIndex(stream string, data []byte) (streamIndex, error) {
+	hash, err := newHash(stream)
+	if err != nil || len(data) < 2+checksumSize {
+		return streamIndex{}, errors.Join(errIndex, err)
+	}
+	body, sum := data[:len(data)-checksumSize], data[len(data)-checksumSize:]
+	_, _ = hash.Write(body)
+	if !bytes.Equal(hash.Sum(nil), sum) || body[0] != indexMark || body[1] != indexVersion {
+		return streamIndex{}, errIndex
+	}
+	r := indexReader{data: body[2:]}
+	r.skip(6) // of the stream: messages, bytes, first and last with their times
+	for subjects := r.next(); subjects > 0 && r.err == nil; subjects-- {
+		r.bytes(r.next())
+		r.skip(3)
+	}
+	var index streamIndex
+	for blocks := r.next(); blocks > 0 && r.err == nil; blocks-- {
+		b := indexedBlock{number: r.next()}
+		r.skip(1) // bytes
+		b.first = r.next()
+		r.skip(1) // its time
+		b.last = r.next()
+		r.skip(1)
+		removed := r.next()
+		r.skip(2) // messages that expire by themselves, or are due later
+		if removed > 0 {
+			r.removed()
+		}
+		b.messages = b.last + 1 - b.first - min(removed, b.last+1-b.first)
+		index.blocks = append(index.blocks, b)
+	}
+	r.skip(1) // the last file's number
+	copy(index.last[:], r.bytes(checksumSize))
+	return index, r.err
+}
+
+// indexReader reads an index. The first error is kept.
+type indexReader struct {
+	data []byte
+	err  error
+}
+
+func (r *indexReader) next() uint64 {
+	n, size := binary.Uvarint(r.data)
+	if size <= 0 {
+		r.err, r.data = errIndex, nil
+		return 0
+	}
+	r.data = r.data[size:]
+	return n
+}
+
+// skip skips numbers. Signed ones take as many bytes as others.
+func (r *indexReader) skip(numbers int) {
+	for range numbers {
+		r.next()
+	}
+}
+
+func (r *indexReader) bytes(n uint64) []byte {
+	if n > uint64(len(r.data)) {
+		r.err, r.data = errIndex, nil
+		return nil
+	}
+	b := r.data[:n]
+	r.data = r.data[n:]
+	return b
+}
+
+// removed skips a set of sequences.
+func (r *indexReader) removed() {
+	_, size, err := avl.Decode(r.data)
+	if err != nil {
+		r.err, r.data = errIndex, nil
+		return
+	}
+	r.data = r.data[size:]
+}
+
+// compareIndex reports files of records that the engine's index knows and that are not there. An index that is older than the records
+// says nothing, as a kill leaves it: what it knows may have been removed since. The engine begins a new file before it removes the last.
+func (c *checker) compareIndex(s *checkedStream) {
+	records := recordsPath(c.dir, s.name)
+	data, err := os.ReadFile(filepath.Join(records, indexFile))
+	if err != nil {
+		return // it is made anew
+	}
+	index, err := parseIndex(s.name, data)
+	blocks, listErr := blocksOf(c.dir, s.name)
+	if err != nil || listErr != nil || len(index.blocks) == 0 {
+		return
+	}
+	pathOf := func(b indexedBlock) string {
+		return filepath.Join(records, strconv.FormatUint(b.number, 10)+blockSuffix)
+	}
+	last := index.blocks[len(index.blocks)-1]
+	newest := pathOf(last)
+	if len(blocks) > 0 && compareBlocks(blocks[len(blocks)-1], newest) > 0 {
+		return
+	}
+	if end, err := os.ReadFile(newest); err == nil && !bytes.HasSuffix(end, index.last[:]) {
+		return
+	}
+	for _, b := range index.blocks {
+		if _, err := os.Stat(pathOf(b)); b.messages == 0 || !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if s.name == streamName {
+			continue // their sequences are missed, by the mark or between those that are there
+		}
+		c.report(Problem{Stream: s.name, File: filepath.Join(streamsDir, s.name, recordsDir, filepath.Base(pathOf(b))), First: b.first, Last: b.last,
+			Index: -1, What: fmt.Sprintf("the file is missing: %d records", b.messages), Meaning: s.lost})
+	}
+}
