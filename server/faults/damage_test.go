@@ -8,10 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
 // testFlippedBytes flips one byte in each file of a data directory, one file at a time, each in a fresh copy. What was hit may be
-// lost, if doctor or a gap says so. Nothing else may be, and the gateway must start.
+// lost, if doctor or a gap says so. Nothing else may be, then or when the process is killed after it has taken more, and the gateway
+// must start.
 func testFlippedBytes(t *testing.T, r *rand.Rand) {
 	s := newSceneWith(t, Options{}, roundTimeout)
 	s.driver.Connections, s.driver.BodyBytes = roundConnections, 4<<10
@@ -20,6 +27,7 @@ func testFlippedBytes(t *testing.T, r *rand.Rand) {
 	stop = s.load()
 	s.mistake(r)
 	stop()
+	parked := s.park(20)
 	_, err := s.gateway.Stop()
 	s.must(err)
 	sound := s.gateway.settings.LogDir
@@ -39,13 +47,15 @@ func testFlippedBytes(t *testing.T, r *rand.Rand) {
 			}
 			offset, where := anOffset(r, data)
 			t.Log(where)
-			s.flip(t, sound, file, offset, byte(1+r.IntN(255)))
+			s.flip(t, r, sound, file, offset, parked)
 		})
 	}
 }
 
-// flip changes one byte of one file in a copy of a directory, and checks what a gateway makes of it.
-func (s *scene) flip(t *testing.T, sound, file string, offset int, mask byte) {
+// flip changes one byte of one file in a copy of a directory, in which so many notifications are parked, and checks what a gateway
+// makes of it.
+func (s *scene) flip(t *testing.T, r *rand.Rand, sound, file string, offset, parked int) {
+	mask := byte(1 + r.IntN(255))
 	dir := filepath.Join(t.TempDir(), "log")
 	if err := os.CopyFS(dir, os.DirFS(sound)); err != nil {
 		t.Fatal(err)
@@ -79,7 +89,18 @@ func (s *scene) flip(t *testing.T, sound, file string, offset int, mask byte) {
 	one.must(gateway.Start(one.ctx))
 	const more = 100
 	one.awaitDriven(more, one.drive(more))
+	if filepath.Ext(file) == ".blk" { // nothing is stored behind what is damaged elsewhere
+		stop := one.load()
+		one.mistake(r)
+		stop()
+		sleep(one.ctx, upTo(r, 1500*time.Millisecond)) // what was stored is confirmed every second
+	}
+	one.must(gateway.Kill())
+	one.must(gateway.Start(one.ctx))
 	one.release()
+	if got := one.parked(); got < parked-one.reported.Parked && !one.reported.Groups {
+		t.Errorf("%d notifications are parked, there were %d, of which %d are reported to be lost", got, parked, one.reported.Parked)
+	}
 	log, err := ReadLog(one.ctx, gateway.GRPC)
 	one.must(err)
 	t.Logf("%d in the log, gaps %v", len(log.Notifications), log.Missing)
@@ -93,6 +114,49 @@ func (s *scene) flip(t *testing.T, sound, file string, offset int, mask byte) {
 	}
 	_, err = gateway.Stop()
 	one.must(err)
+}
+
+const workers = "workers" // a group
+
+// park parks some notifications, and returns how many.
+func (s *scene) park(count uint32) int {
+	s.t.Helper()
+	client, err := dial(s.gateway.GRPC)
+	s.must(err)
+	defer func() { _ = client.Close() }()
+	groups := linksgatev1.NewGroupServiceClient(client)
+	_, err = groups.CreateGroup(s.ctx, &linksgatev1.CreateGroupRequest{
+		Group: &linksgatev1.Group{Name: workers}, Start: &linksgatev1.CreateGroupRequest_Earliest{Earliest: true},
+	})
+	s.must(err)
+	fetched, err := groups.Fetch(s.ctx, &linksgatev1.FetchRequest{Group: workers, ClientId: "test", MaxLeases: count})
+	s.must(err)
+	reject := &linksgatev1.RejectRequest{Group: workers}
+	for _, lease := range fetched.GetLeases() {
+		reject.Rejections = append(reject.Rejections, &linksgatev1.Rejection{LeaseToken: lease.GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
+	}
+	_, err = groups.Reject(s.ctx, reject)
+	s.must(err)
+	var parked int
+	s.must(Await(s.ctx, "all are parked", func() bool { parked = s.parked(); return parked == len(reject.GetRejections()) }))
+	if parked == 0 {
+		s.t.Fatal("nothing is parked")
+	}
+	return parked
+}
+
+// parked counts what is parked.
+func (s *scene) parked() int {
+	s.t.Helper()
+	client, err := dial(s.gateway.GRPC)
+	s.must(err)
+	defer func() { _ = client.Close() }()
+	listed, err := linksgatev1.NewGroupServiceClient(client).ListParked(s.ctx, &linksgatev1.ListParkedRequest{Group: workers, PageSize: 1000})
+	if status.Code(err) == codes.NotFound && s.reported.Groups {
+		return 0
+	}
+	s.must(err)
+	return len(listed.GetParked())
 }
 
 // anOffset returns a place in a file, and says of what kind: anywhere, or in the head of a record, where the engine keeps what tells it how

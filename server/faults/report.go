@@ -31,6 +31,10 @@ type Report struct {
 	Batches []Range
 	// Quarantine says that entries of the quarantine are lost.
 	Quarantine bool
+	// Groups says that groups are lost, or what they had done.
+	Groups bool
+	// Parked is how many parked notifications are lost.
+	Parked int
 	// Text is the report as it was given.
 	Text string
 }
@@ -109,6 +113,10 @@ func (r *Report) add(line doctorLine) (records bool) {
 	switch {
 	case line.Stream == "LINKSGATE_QUARANTINE":
 		r.Quarantine = true
+	case line.Stream == "LINKSGATE_GROUPS":
+		r.Groups = true
+	case line.Stream == "LINKSGATE_PARKED":
+		r.Parked++
 	case line.First > 0:
 		r.Batches = append(r.Batches, Range{line.First, line.Last})
 	case strings.HasSuffix(line.File, ".blk"):
