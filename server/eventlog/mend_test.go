@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,14 +11,18 @@ import (
 	"testing"
 )
 
-// settleDir does to the files of a directory what the opening of a log does before its engine sees them.
-func settleDir(t *testing.T, dir string) []flaw {
+// mendDir mends the files of a stream.
+func mendDir(t *testing.T, dir, stream string) []flaw {
 	t.Helper()
-	files, err := settleFiles(t.Context(), dir, slog.New(slog.DiscardHandler))
+	paths, err := blocksOf(dir, stream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return files.flaws
+	_, flaws, err := mender{dir, func(int64) {}}.run(t.Context(), recordFormats[stream], paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flaws
 }
 
 // Nothing is lost where only the head of a record is damaged, but for its time, which nothing else tells.
@@ -38,7 +41,7 @@ func TestDamagedHeadsAreMadeWholeAgain(t *testing.T) {
 						continue
 					}
 					flip(record, offset)(t, path)
-					flaws := settleDir(t, stopped)
+					flaws := mendDir(t, stopped, stream)
 					if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, sound) || len(flaws) != 1 || flaws[0].remedy != remedyRepair {
 						t.Fatalf("%s, block %d, record %d, byte %d: %+v, the same: %v, %v", stream, number, record, offset, flaws, bytes.Equal(got, sound), err)
 					}
@@ -77,7 +80,7 @@ func TestDamageCostsWhatItHits(t *testing.T) {
 				t.Fatal(err)
 			}
 			before := wholeRecords(t, recordFormats[stream], path, sound)
-			flaws := settleDir(t, stopped)
+			flaws := mendDir(t, stopped, stream)
 			if len(flaws) == 0 {
 				t.Fatalf("%s: %d bytes from %d on: no flaw was found", path, size, at)
 			}
@@ -94,7 +97,7 @@ func TestDamageCostsWhatItHits(t *testing.T) {
 					t.Fatalf("%s: %d bytes from %d on: the record at %d, %d bytes, is gone: %+v", path, size, at, offset, len(record), flaws)
 				}
 			}
-			if again := settleDir(t, stopped); len(again) > 0 || hit == 0 {
+			if again := mendDir(t, stopped, stream); len(again) > 0 || hit == 0 {
 				t.Fatalf("%s: %d bytes from %d on hit %d records; found again: %+v", path, size, at, hit, again)
 			}
 			if flaws[0].remedy != remedyRepair {
@@ -133,6 +136,7 @@ func wholeRecords(t *testing.T, format recordFormat, path string, data []byte) m
 // What is accepted after a byte was flipped is kept when the process is killed, and what was kept before it is not lost then either.
 func TestWhatFollowsDamageOutlivesAKill(t *testing.T) {
 	const more = 10
+	stopped, killed := dataDirs(t)
 	for name, tt := range map[string]struct {
 		block          string
 		record, offset int
@@ -150,11 +154,12 @@ func TestWhatFollowsDamageOutlivesAKill(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			stopped, killed := dataDirs(t)
-			for state, dir := range map[string]string{"stopped": stopped, "killed": killed} {
+			for state, sound := range map[string]string{"stopped": stopped, "killed": killed} {
+				dir := filepath.Join(t.TempDir(), "log")
+				copyDir(t, sound, dir)
 				flip(tt.record, tt.offset)(t, filepath.Join(recordsPath(dir, streamName), tt.block))
 				flip(9, 60)(t, filepath.Join(recordsPath(dir, quarantineStream), "1.blk"))
-				l := openLog(t, Options{Dir: dir})
+				l := openLog(t, Options{Dir: dir, NoSync: true})
 				var given []Position
 				for n := range more {
 					given = append(given, mustAppend(t, l, notification(n)))
@@ -163,7 +168,7 @@ func TestWhatFollowsDamageOutlivesAKill(t *testing.T) {
 				again := filepath.Join(t.TempDir(), "again")
 				copyDir(t, dir, again)
 
-				l = openLog(t, Options{Dir: again})
+				l = openLog(t, Options{Dir: again, NoSync: true})
 				next := mustAppend(t, l, notification(more))
 				last := given[more-1]
 				if given[0].Stream <= checkedBatches || next.Stream <= last.Stream {
@@ -205,7 +210,7 @@ func TestAnInterruptedWriteIsNoGap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			_, killed := dataDirs(t)
 			interrupt(t, filepath.Join(recordsPath(killed, streamName), "3.blk"))
-			l := openLog(t, Options{Dir: killed})
+			l := openLog(t, Options{Dir: killed, NoSync: true})
 			p := mustAppend(t, l, notification(1))
 			if found, missing := readThrough(t, l, Cursor{Stream: 1}, Cursor{Stream: p.Stream + 1}); found != checkedBatches || missing != 0 {
 				t.Errorf("%d read, %d told as missing, want %d and none", found, missing, checkedBatches)
