@@ -28,9 +28,13 @@ const (
 // Quarantine keeps requests that were refused. It is a stream of its own beside the log, one message for each entry, bounded
 // in size and age.
 type Quarantine struct {
-	log    *Log
-	stream jetstream.Stream
+	log       *Log
+	stream    jetstream.Stream
+	releasing chan struct{} // one for each release that writes to the log
 }
+
+// maxReleases is how many releases write to the log at the same time; they share reserveMargin with the writer.
+const maxReleases = 16
 
 // Quarantine returns the log's quarantine.
 func (l *Log) Quarantine() *Quarantine { return l.quarantine }
@@ -44,7 +48,7 @@ func openQuarantine(ctx context.Context, l *Log) (*Quarantine, error) {
 		MaxBytes:    l.options.QuarantineBytes,
 		Replicas:    l.options.Replicas,
 	})
-	return &Quarantine{log: l, stream: stream}, err
+	return &Quarantine{log: l, stream: stream, releasing: make(chan struct{}, maxReleases)}, err
 }
 
 // Add returns nil only if the entry is durable, under the same policy as the log. Its id must not be set.
@@ -275,6 +279,8 @@ func (q *Quarantine) append(ctx context.Context, subject string, batch []byte) (
 	if err := q.log.engine.checkSpace(); err != nil {
 		return Position{}, false, err
 	}
+	q.releasing <- struct{}{} // given back within publishTimeout
+	defer func() { <-q.releasing }()
 	written := time.Now()
 	if err := q.log.marker.reserve(q.log.tail.stored.Load()); err != nil {
 		return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
