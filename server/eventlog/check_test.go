@@ -196,6 +196,13 @@ func remove(t *testing.T, path string) {
 	}
 }
 
+func empty(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Truncate(path, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func cutOff(bytes int64) damage {
 	return func(t *testing.T, path string) {
 		t.Helper()

@@ -329,7 +329,7 @@ func open(ctx context.Context, options Options, engine *engine) (*Log, error) {
 	}
 	// Readers that come back after a restart should find the window filled, and the head's position known.
 	if err := l.awaitHead(ctx, info.State); err != nil {
-		options.Logger.Warn("the end of the log cannot be read", "last_stream_sequence", info.State.LastSeq)
+		options.Logger.Error("the end of the log cannot be read: readers are told of a gap", "last_stream_sequence", info.State.LastSeq, "error", err)
 		l.tail.advance(headInfo{Position{Stream: info.State.LastSeq}, info.State.LastTime})
 	}
 	if err := l.groups.tidy(ctx); err != nil {
@@ -347,9 +347,16 @@ func (l *Log) watchEngine(ctx context.Context) {
 	}
 }
 
-// awaitHead waits a while until the tail reader has seen the end of the log.
+// headWait is how long opening waits for the end of the log to be read.
+const headWait = 10 * time.Second
+
+// awaitHead waits a while until the tail reader has seen the end of the log. It does not wait for one that is not there: the engine
+// knows the last sequence of a file that is gone.
 func (l *Log) awaitHead(ctx context.Context, state jetstream.StreamState) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	if _, err := l.stream.GetMsg(ctx, state.LastSeq); state.Msgs > 0 && errors.Is(err, jetstream.ErrMsgNotFound) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, headWait)
 	defer cancel()
 	return l.tail.waitHead(ctx, state.LastSeq)
 }
