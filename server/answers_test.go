@@ -146,7 +146,12 @@ type conn struct {
 
 func openConn(t *testing.T, g *gateway) conn {
 	t.Helper()
-	c, err := net.Dial("tcp", g.Webhook.String())
+	return openConnTo(t, g.Webhook.String())
+}
+
+func openConnTo(t *testing.T, address string) conn {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

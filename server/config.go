@@ -102,6 +102,10 @@ type GRPCConfig struct {
 
 // RESTConfig is about the REST side. Streams are counted and bounded together with those of gRPC, by GRPCConfig.
 type RESTConfig struct {
+	// AllowedHosts are the host names, without port, by which the REST address may be asked for besides localhost and IP
+	// addresses: those that clients use, or that a proxy in front passes on as Host. If there are any, requests for other names are
+	// refused; if not, those that arrive on loopback are. Listen.Admin refuses them on loopback only. Default: none.
+	AllowedHosts []string `yaml:"allowed_hosts"`
 	// TLS of the REST address. Default: none, for a proxy in front.
 	TLS *TLSConfig `yaml:"tls"`
 }

@@ -121,6 +121,11 @@ func (c Config) build(f files) (built, error) {
 	b.webhookTLS = c.Webhook.TLS.build("webhook.tls", f, &p)
 	b.grpcTLS = c.GRPC.TLS.build("grpc.tls", f, &p)
 	b.restTLS = c.REST.TLS.build("rest.tls", f, &p)
+	for _, name := range c.REST.AllowedHosts {
+		if !allowedHost.MatchString(name) {
+			p.add("rest.allowed_hosts", "%q is not a host name such as gateway.example.com, without scheme and port", name)
+		}
+	}
 	b.proxies = parseNetworks("webhook.trusted_proxies", c.Webhook.TrustedProxies, &p)
 	if c.Webhook.MaxBody > webhook.DefaultMaxBody {
 		p.add("webhook.max_body", "at most 256KiB: a notification must fit into one message of the log")
@@ -180,6 +185,7 @@ func orNever(d *Duration) time.Duration {
 var (
 	accountName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 	pathToken   = regexp.MustCompile(`^[A-Za-z0-9_-]{16,128}$`)
+	allowedHost = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$`)
 )
 
 func (c AccountConfig) build(where, name string, f files, p *problems) *webhook.Account {

@@ -64,11 +64,13 @@ type rest struct {
 	conn          *grpc.ClientConn
 	form          jsonForm
 	origins       *http.CrossOriginProtection
+	hosts         hosts
 	sendTimeout   time.Duration // how long a client of a stream may not read
 }
 
-// newREST returns the handler of the REST address. Its close is to be called after its last request.
-func newREST(server *rpc.Server, sendTimeout time.Duration) (*rest, error) {
+// newREST returns the handler of the REST address, which may be asked for by the names that are allowed. Its close is to be called
+// after its last request.
+func newREST(server *rpc.Server, allowedHosts []string, sendTimeout time.Duration) (*rest, error) {
 	if sendTimeout == 0 {
 		sendTimeout = rpc.DefaultSendTimeout
 	}
@@ -78,7 +80,7 @@ func newREST(server *rpc.Server, sendTimeout time.Duration) (*rest, error) {
 	}
 	f := &rest{
 		notifications: linksgatev1.NewNotificationServiceClient(conn), conn: conn, form: jsonForm{new(runtime.JSONPb)},
-		origins: http.NewCrossOriginProtection(), sendTimeout: sendTimeout,
+		origins: http.NewCrossOriginProtection(), hosts: newHosts(allowedHosts, len(allowedHosts) > 0), sendTimeout: sendTimeout,
 	}
 	none := func(string) (string, bool) { return "", false }
 	f.routes = runtime.NewServeMux(
@@ -122,7 +124,12 @@ func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
-	// Whoever opens a page of somebody else's in a browser that reaches this address must not thereby purge a quarantine.
+	// Whoever opens a page of somebody else's in a browser that reaches this address must not thereby purge a quarantine, be it
+	// under that page's name or across origins.
+	if err := f.hosts.check(r); err != nil {
+		f.refuse(w, http.StatusMisdirectedRequest, err.Error())
+		return
+	}
 	if err := f.origins.Check(r); err != nil {
 		f.refuse(w, http.StatusForbidden, err.Error())
 		return

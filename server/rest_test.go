@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,9 +13,9 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
@@ -375,16 +374,9 @@ func TestRESTErrors(t *testing.T) {
 func TestRESTBodiesThatBreakOff(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	c, err := net.Dial("tcp", g.REST.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprint(c, "POST /v1/groups HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nfive\r\n")
-	a := conn{c, bufio.NewReader(c)}.answer(t)
+	c := openConnTo(t, g.REST.String())
+	c.write(t, "POST /v1/groups HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nfive\r\n")
+	a := c.answer(t)
 	if checkError(t, "a bad chunk", restError(t, "a bad chunk", a), codes.InvalidArgument, "INVALID_ARGUMENT"); a.status != http.StatusBadRequest {
 		t.Errorf("a bad chunk is answered with %d", a.status)
 	}
@@ -461,6 +453,115 @@ func TestRESTRefusesPagesOfOthers(t *testing.T) {
 			checkError(t, name, restError(t, name, a), codes.PermissionDenied, "CROSS_ORIGIN")
 		}
 	}
+}
+
+// TestPagesUnderOtherNamesAreRefused requires that a page whose name was made to resolve to the gateway's address gets nothing, on
+// loopback always and elsewhere when the names of the gateway are configured, and that those who may ask get what they did before.
+func TestPagesUnderOtherNamesAreRefused(t *testing.T) {
+	t.Parallel()
+	loopback := startGateway(t, testConfig(t))
+	config := testConfig(t)
+	config.REST.AllowedHosts = []string{"Gateway.example.", "linksgate_upstream"}
+	named := startGateway(t, config)
+
+	config = testConfig(t)
+	config.Listen.REST, config.Listen.Admin = "0.0.0.0:0", "0.0.0.0:0"
+	open := startGateway(t, config)
+	config.Log.Dir, config.REST.AllowedHosts = t.TempDir(), named.config.REST.AllowedHosts
+	openNamed := startGateway(t, config)
+	other := otherAddress(t)
+	elsewhere := func(address net.Addr) string {
+		return net.JoinHostPort(other, strconv.Itoa(address.(*net.TCPAddr).Port))
+	}
+
+	ask := func(address, request string) answer {
+		c := openConnTo(t, address)
+		c.write(t, request)
+		return c.answer(t)
+	}
+	askFor := func(host, address, path string) answer {
+		return ask(address, "GET "+path+" HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+	}
+	always := []string{
+		"localhost", "localhost:9092", "LocalHost.:80", "127.0.0.1", "127.0.0.1:9092", "[::1]:9092", "[fe80::1%25eth0]", "192.0.2.7:1", "127.0.0.1.",
+	}
+	never := []string{
+		"page.example", "page.example:9092", "127.0.0.1.page.example", "localhost.page.example", "page.localhost", "gateway.example.page.example",
+		":9092",
+	}
+	ours := []string{"gateway.example", "GATEWAY.EXAMPLE.:443", "linksgate_upstream"}
+	for name, tt := range map[string]struct {
+		rest, admin string // addresses
+		allows      []string
+		refuses     []string // by REST
+		admits      bool     // also by administration
+	}{
+		"loopback":                  {loopback.REST.String(), loopback.Admin.String(), always, slices.Concat(never, ours), false},
+		"loopback, names":           {named.REST.String(), named.Admin.String(), slices.Concat(always, ours), never, false},
+		"all addresses, loopback":   {fmt.Sprintf("127.0.0.1:%d", open.REST.(*net.TCPAddr).Port), "", always, slices.Concat(never, ours), false},
+		"all addresses, from other": {elsewhere(open.REST), elsewhere(open.Admin), slices.Concat(always, ours, never[:5]), nil, true},
+		"names, from other":         {elsewhere(openNamed.REST), elsewhere(openNamed.Admin), slices.Concat(always, ours), never, true},
+	} {
+		if other == "" && strings.HasSuffix(name, "from other") {
+			t.Logf("%s: this machine has no IPv4 address but loopback", name)
+			continue
+		}
+		for _, host := range tt.allows {
+			if a := askFor(host, tt.rest, "/v1/log"); a.status != http.StatusOK {
+				t.Errorf("%s: asking for %s is answered with %d %s", name, host, a.status, a.body)
+			}
+		}
+		for _, host := range tt.refuses {
+			a := askFor(host, tt.rest, "/v1/log")
+			err := restError(t, name, a)
+			checkError(t, name, err, codes.PermissionDenied, "HOST_NOT_ALLOWED")
+			if a.status != http.StatusMisdirectedRequest || !strings.Contains(a.body, "rest.allowed_hosts") {
+				t.Errorf("%s: asking for %s is answered with %d %s", name, host, a.status, a.body)
+			}
+		}
+		if tt.admin == "" {
+			continue
+		}
+		for _, path := range []string{"/healthz", "/secrets"} {
+			for _, host := range tt.allows {
+				if a := askFor(host, tt.admin, path); a.status != http.StatusOK {
+					t.Errorf("%s: asking administration for %s is answered with %d %s", name, host, a.status, a.body)
+				}
+			}
+			for _, host := range tt.refuses {
+				a := askFor(host, tt.admin, path)
+				if tt.admits != (a.status == http.StatusOK) || !tt.admits && !strings.Contains(a.body, "rest.allowed_hosts") {
+					t.Errorf("%s: asking administration for %s is answered with %d %s", name, host, a.status, a.body)
+				}
+			}
+		}
+	}
+
+	if a := ask(loopback.Admin.String(), "GET /healthz HTTP/1.0\r\n\r\n"); a.status != http.StatusOK {
+		t.Errorf("a health check in HTTP/1.0 is answered with %d %s", a.status, a.body)
+	}
+	if a := ask(loopback.REST.String(), "GET http://page.example/v1/log HTTP/1.1\r\nHost: localhost\r\n\r\n"); a.status != http.StatusMisdirectedRequest {
+		t.Errorf("another name in the request line is answered with %d %s", a.status, a.body)
+	}
+	_, metrics := loopback.admin(t, "/metrics")
+	if want := fmt.Sprintf(`linksgate_rest_requests_total{code="421",method="get"} %d`, len(never)+len(ours)+1); !strings.Contains(metrics, want) {
+		t.Errorf("the metrics do not say %s", want)
+	}
+}
+
+// otherAddress returns an IPv4 address of this machine that is not loopback, or "".
+func otherAddress(t *testing.T) string {
+	t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range addresses {
+		if network, ok := address.(*net.IPNet); ok && network.IP.To4() != nil && !network.IP.IsLoopback() {
+			return network.IP.String()
+		}
+	}
+	return ""
 }
 
 // TestOpenAPIDescribesEveryCall compares the document that is served with the services.

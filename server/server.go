@@ -144,7 +144,7 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 		MaxStreamAge: time.Duration(config.GRPC.MaxStreamAge), TLS: parts.grpcTLS, Version: env.Version,
 		Logger: env.Logger, Metrics: registry,
 	})
-	facade, err := newREST(services, time.Duration(config.GRPC.SendTimeout))
+	facade, err := newREST(services, config.REST.AllowedHosts, time.Duration(config.GRPC.SendTimeout))
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +174,10 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 			ErrorLog:          quiet,
 		},
 		admin: &http.Server{
-			Handler: newAdmin(log, registry, reloader, usage), ReadTimeout: headerTimeout, WriteTimeout: answerTimeout, ErrorLog: quiet,
+			Handler:      newHosts(config.REST.AllowedHosts, false).guard(newAdmin(log, registry, reloader, usage)),
+			ReadTimeout:  headerTimeout,
+			WriteTimeout: answerTimeout,
+			ErrorLog:     quiet,
 		},
 		reloader:     reloader,
 		usage:        usage,

@@ -30,6 +30,7 @@ var refusals = map[int]struct {
 	http.StatusRequestTimeout:        {codes.DeadlineExceeded, "BODY_TOO_SLOW"},
 	http.StatusRequestEntityTooLarge: {codes.InvalidArgument, "TOO_LARGE"},
 	http.StatusUnsupportedMediaType:  {codes.InvalidArgument, "UNSUPPORTED_MEDIA_TYPE"},
+	http.StatusMisdirectedRequest:    {codes.PermissionDenied, "HOST_NOT_ALLOWED"},
 }
 
 // Refusal is the error of a request that HTTP answers with a status of its own.
