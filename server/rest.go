@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/gen/openapi"
@@ -247,8 +248,13 @@ func (f *rest) admit(next runtime.HandlerFunc) runtime.HandlerFunc {
 			f.refuse(w, http.StatusNotAcceptable, fmt.Sprintf("this is answered as %s only", strings.Join(offers, " or ")))
 			return
 		}
-		if httpStatus, err := readBody(w, r); err != nil {
+		body, httpStatus, err := readBody(w, r)
+		if err != nil {
 			f.refuse(w, httpStatus, err.Error())
+			return
+		}
+		if err := checkBody(body, path); err != nil {
+			f.fail(w, err)
 			return
 		}
 		call := restCall{query: r.URL.Query(), path: path, body: r.Method == http.MethodPost}
@@ -257,34 +263,50 @@ func (f *rest) admit(next runtime.HandlerFunc) runtime.HandlerFunc {
 }
 
 // readBody reads a body and puts what was read in its place. When it fails it says with which HTTP status.
-func readBody(w http.ResponseWriter, r *http.Request) (int, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRESTBody))
+func readBody(w http.ResponseWriter, r *http.Request) (body []byte, httpStatus int, err error) {
+	body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxRESTBody))
 	tooLarge := new(http.MaxBytesError)
 	switch {
 	case errors.As(err, &tooLarge):
-		return http.StatusRequestEntityTooLarge, fmt.Errorf("the body has more than %d bytes", tooLarge.Limit)
+		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the body has more than %d bytes", tooLarge.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return http.StatusRequestTimeout, fmt.Errorf("the body did not arrive within %v", restReadTime)
+		return nil, http.StatusRequestTimeout, fmt.Errorf("the body did not arrive within %v", restReadTime)
 	case err != nil:
-		return http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
+		return nil, http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
 	}
 	// The deadline for reading the request would otherwise end it while it is answered.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	if r.Method != http.MethodPost && r.Method != http.MethodPatch {
 		if len(body) > 0 {
-			return http.StatusBadRequest, fmt.Errorf("%s has no body here", r.Method)
+			return nil, http.StatusBadRequest, fmt.Errorf("%s has no body here", r.Method)
 		}
-		return 0, nil
+		return body, 0, nil
 	}
 	// Not being generous here also keeps forms of other people's pages out.
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != mediaJSON {
-		return http.StatusUnsupportedMediaType, errors.New("the body must be JSON and say so, with Content-Type: application/json")
+		return nil, http.StatusUnsupportedMediaType, errors.New("the body must be JSON and say so, with Content-Type: application/json")
 	}
 	if len(body) == 0 {
-		return http.StatusBadRequest, errors.New("the body is missing; that of an empty message is {}")
+		return nil, http.StatusBadRequest, errors.New("the body is missing; that of an empty message is {}")
 	}
-	return 0, nil
+	return body, 0, nil
+}
+
+// checkBody refuses a body that names something else than the path does: grpc-gateway would pass over what it says.
+func checkBody(body []byte, path map[string]string) error {
+	var members map[string]json.RawMessage
+	if len(path) == 0 || json.Unmarshal(body, &members) != nil { // what is no object is refused where it is to be a message
+		return nil
+	}
+	for field, inPath := range path {
+		name := field[strings.LastIndexByte(field, '.')+1:] // the body of a PATCH is the group, of which the path has the name
+		var inBody string
+		if json.Unmarshal(members[name], &inBody) == nil && inBody != "" && inBody != inPath {
+			return rpc.InvalidField(field, fmt.Sprintf("it is %q in the path and %q in the body", inPath, inBody))
+		}
+	}
+	return nil
 }
 
 // negotiate returns the offer that a request accepts best, the first of several, or "". No Accept accepts everything.
@@ -334,7 +356,20 @@ func checkCall(ctx context.Context, method string, req, reply any, conn *grpc.Cl
 			return err
 		}
 	}
+	if update, ok := req.(*linksgatev1.UpdateGroupRequest); ok {
+		toProtoNames(update.GetUpdateMask(), update.GetGroup().ProtoReflect().Descriptor())
+	}
 	return invoke(ctx, method, req, reply, conn, options...)
+}
+
+// toProtoNames gives the fields in a mask the names that gRPC knows. In the JSON form they have those of JSON, which grpc-gateway leaves
+// as they are.
+func toProtoNames(mask *fieldmaskpb.FieldMask, message protoreflect.MessageDescriptor) {
+	for i, path := range mask.GetPaths() {
+		if field := message.Fields().ByJSONName(path); field != nil {
+			mask.Paths[i] = string(field.Name())
+		}
+	}
 }
 
 // checkQuery refuses parameters that are not fields of the message, or are given elsewhere.

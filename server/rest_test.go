@@ -218,7 +218,9 @@ func TestRESTGroups(t *testing.T) {
 	}
 	// What is not in the body of a PATCH stays as it is, also beside what is.
 	call(t, g, http.MethodPatch, group, `{"filter":{"kinds":["KIND_SMS_RECEIVED"]}}`, new(linksgatev1.UpdateGroupResponse))
-	call(t, g, http.MethodPatch, group+"?updateMask=lease_duration", `{"leaseDuration":"60s","maxAttempts":7}`, new(linksgatev1.UpdateGroupResponse))
+	call(t, g, http.MethodPatch, group+"?updateMask=lease_duration", `{"name":"billing","leaseDuration":"50s","maxAttempts":7}`, new(linksgatev1.UpdateGroupResponse))
+	call(t, g, http.MethodPatch, group+"?updateMask=leaseDuration,filter", `{"leaseDuration":"60s","maxAttempts":7,"filter":{"kinds":["KIND_SMS_RECEIVED"]}}`,
+		new(linksgatev1.UpdateGroupResponse))
 	got := call(t, g, http.MethodGet, group, "", new(linksgatev1.GetGroupResponse)).GetGroup()
 	if got.GetMaxAttempts() != 3 || got.GetLeaseDuration().GetSeconds() != 60 || len(got.GetFilter().GetKinds()) != 1 || got.GetStatus() == nil {
 		t.Errorf("after two changes the group is %v", got)
@@ -340,6 +342,10 @@ func TestRESTErrors(t *testing.T) {
 		{"unknown parameter of a stream", "GET", "/v1/notifications:subscribe?form=latest", nil, "", 400, "INVALID_ARGUMENT", "form"},
 		{"a parameter of the path", "GET", "/v1/notifications/" + g.LogID + "-4096?id=1", nil, "", 400, "INVALID_ARGUMENT", "id"},
 		{"a member of the body of a PATCH", "PATCH", "/v1/groups/a?group.max_attempts=5", nil, `{}`, 400, "INVALID_ARGUMENT", "group.max_attempts"},
+		{"another group in the body of a PATCH", "PATCH", "/v1/groups/a", nil, `{"name":"b","maxAttempts":3}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
+		{"another group in the body", "POST", "/v1/groups/a:seek", nil, `{"group":"b","earliest":true}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
+		{"another group to purge", "POST", "/v1/groups/a/parked:purge", nil, `{"gro\u0075p":"b","all":true}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
+		{"another entry in the body", "POST", "/v1/quarantine/entries/a-q1:purge", nil, `{"id":"a-q2"}`, 400, "INVALID_ARGUMENT", `"a-q1" in the path and "a-q2" in the body`},
 		{"a parameter of nothing", "GET", "/v1/log?verbose", nil, "", 400, "INVALID_ARGUMENT", "verbose"},
 		{"not a kind", "GET", "/v1/notifications?filter.kinds=SMS", nil, "", 400, "INVALID_ARGUMENT", "SMS"},
 		{"not a number", "GET", "/v1/notifications?pageSize=-1", nil, "", 400, "INVALID_ARGUMENT", "page_size"},

@@ -925,7 +925,7 @@ type UpdateGroupRequest struct {
 	// The group by its name, and the new settings.
 	Group *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// Which of `filter`, `lease_duration`, `max_attempts` and `back_off` to change; one that is named and not set gets its default.
-	// Not set: those that are set.
+	// Not set: those that are set. Over REST `updateMask` takes these names and those of JSON, such as `maxAttempts`.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
