@@ -270,6 +270,8 @@ func TestTokensAheadOfTheHeadAreDataLoss(t *testing.T) {
 	restored := startGateway(t, copied)
 	checkError(t, "Subscribe", restored.subscribeError(t, &linksgatev1.SubscribeRequest{Start: after(token)}), codes.DataLoss, "AHEAD_OF_HEAD")
 	checkError(t, "ListNotifications", restored.listError(t, &linksgatev1.ListNotificationsRequest{PageToken: token}), codes.DataLoss, "AHEAD_OF_HEAD")
+	checkError(t, "an end", restored.subscribeError(t, &linksgatev1.SubscribeRequest{
+		Start: earliest(), Until: &linksgatev1.SubscribeRequest_UntilToken{UntilToken: token}}), codes.DataLoss, "AHEAD_OF_HEAD")
 }
 
 func TestTooManyStreams(t *testing.T) {

@@ -169,12 +169,17 @@ func TestALeaseThatEndsComesAgain(t *testing.T) {
 	if in := time.Until(ends); in > time.Second || in < -patience {
 		t.Errorf("the lease ends in %v", in)
 	}
-	// One is extended for as long as it is needed, with the old token and with the new one.
+	// One is extended for as long as it is needed, with the old token and with the new one. It gets no more than a lease has.
 	kept := first[1].GetToken()
 	extend := func() {
-		response, err := r.ExtendLease(t.Context(), &linksgatev1.ExtendLeaseRequest{Group: r.name, LeaseTokens: []string{kept}})
+		response, err := r.ExtendLease(t.Context(), &linksgatev1.ExtendLeaseRequest{
+			Group: r.name, LeaseTokens: []string{kept}, Duration: durationpb.New(time.Hour),
+		})
 		if err != nil || response.GetResults()[0].GetOutcome() != leaseOK {
 			t.Fatalf("extend: %v %v", response, err)
+		}
+		if in := time.Until(response.GetResults()[0].GetExpiresAt().AsTime()); in > time.Second || in < -patience {
+			t.Errorf("the lease was extended by %v", in)
 		}
 		kept = response.GetResults()[0].GetLeaseToken()
 	}

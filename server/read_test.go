@@ -10,6 +10,7 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server"
@@ -33,7 +34,7 @@ func TestListingAnEmptyLog(t *testing.T) {
 func TestPages(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	delivered := g.deliverSMS(t, 1, 101)
+	delivered := g.deliverSMS(t, 1, 1001)
 	for _, tt := range []struct {
 		name    string
 		request *linksgatev1.ListNotificationsRequest
@@ -42,14 +43,17 @@ func TestPages(t *testing.T) {
 	}{
 		{"default size", &linksgatev1.ListNotificationsRequest{}, delivered[:100], true},
 		{"size as asked", &linksgatev1.ListNotificationsRequest{PageSize: 3}, delivered[:3], true},
-		{"exactly all", &linksgatev1.ListNotificationsRequest{PageSize: 101}, delivered, false},
-		{"more than there are", &linksgatev1.ListNotificationsRequest{PageSize: 1001}, delivered, false},
-		{"a resume token as page token", &linksgatev1.ListNotificationsRequest{PageToken: g.get(t, delivered[98]).GetToken()}, delivered[99:], false},
+		{"exactly all", &linksgatev1.ListNotificationsRequest{PageSize: 101, PageToken: g.get(t, delivered[899]).GetToken()}, delivered[900:], false},
+		{"more than there are", &linksgatev1.ListNotificationsRequest{PageSize: 102, PageToken: g.get(t, delivered[899]).GetToken()}, delivered[900:], false},
+		{"more than a page may have", &linksgatev1.ListNotificationsRequest{PageSize: 1001}, delivered[:1000], true},
+		{"a resume token as page token", &linksgatev1.ListNotificationsRequest{PageToken: g.get(t, delivered[998]).GetToken()}, delivered[999:], false},
 		{"page token before start", &linksgatev1.ListNotificationsRequest{
-			PageToken: g.get(t, delivered[98]).GetToken(),
-			Start:     &linksgatev1.ListNotificationsRequest_Earliest{Earliest: true}}, delivered[99:], false},
+			PageToken: g.get(t, delivered[998]).GetToken(),
+			Start:     &linksgatev1.ListNotificationsRequest_Earliest{Earliest: true}}, delivered[999:], false},
 		{"after", &linksgatev1.ListNotificationsRequest{
-			Start: &linksgatev1.ListNotificationsRequest_After{After: g.get(t, delivered[100]).GetToken()}}, nil, false},
+			Start: &linksgatev1.ListNotificationsRequest_After{After: g.get(t, delivered[1000]).GetToken()}}, nil, false},
+		{"since the future", &linksgatev1.ListNotificationsRequest{
+			Start: &linksgatev1.ListNotificationsRequest_Since{Since: timestamppb.New(time.Now().Add(time.Hour))}}, nil, false},
 	} {
 		page, err := g.client.ListNotifications(t.Context(), tt.request)
 		if err != nil {

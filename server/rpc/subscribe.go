@@ -93,7 +93,11 @@ func (s *Server) subscribeUntil(req *linksgatev1.SubscribeRequest, info eventlog
 	case *linksgatev1.SubscribeRequest_UntilHead:
 		return info.Next, checkTrue("until_head", until.UntilHead)
 	case *linksgatev1.SubscribeRequest_UntilToken:
-		return s.toCursor("until_token", until.UntilToken)
+		end, err := s.toCursor("until_token", until.UntilToken)
+		if err == nil && info.Next.Before(end) {
+			err = fmt.Errorf("until_token: %w", eventlog.ErrAhead) // it may never be reached
+		}
+		return end, err
 	}
 	return eventlog.Cursor{}, &fieldError{field: "until", problem: "unknown kind of end"}
 }

@@ -659,7 +659,8 @@ type CreateGroupRequest_After struct {
 }
 
 type CreateGroupRequest_Since struct {
-	// With the first notification written to the log at or after this time.
+	// With the first notification written to the log at or after this time. If there is none yet, so also for a time in the
+	// future: as `latest`.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3,oneof"`
 }
 
@@ -812,7 +813,7 @@ func (x *GetGroupResponse) GetGroup() *Group {
 // ListGroupsRequest asks for one page.
 type ListGroupsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Most groups to return, from 1 to 1000; not set: 100. Pages end early at 2 MiB.
+	// Most groups to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
 	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -1222,7 +1223,8 @@ type SeekGroupRequest_After struct {
 }
 
 type SeekGroupRequest_Since struct {
-	// To the first notification written to the log at or after this time.
+	// To the first notification written to the log at or after this time. If there is none yet, so also for a time in the future: as
+	// `latest`.
 	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3,oneof"`
 }
 
@@ -2256,7 +2258,8 @@ type ExtendLeaseRequest struct {
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// `Lease.token`s, from 1 to 1024.
 	LeaseTokens []string `protobuf:"bytes,2,rep,name=lease_tokens,json=leaseTokens,proto3" json:"lease_tokens,omitempty"`
-	// How long they should last from now, from 1 s to the group's lease duration. Not set: the lease duration.
+	// How long they should last from now, from 1 s to 1 h. Not set, or more than the group's lease duration: the lease duration.
+	// `LeaseResult.expires_at` says what was given.
 	Duration      *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2446,7 +2449,7 @@ type ListParkedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `Group.name`.
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Most to return, from 1 to 1000; not set: 100. Pages end early at 2 MiB.
+	// Most to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
 	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`

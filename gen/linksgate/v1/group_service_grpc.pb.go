@@ -104,7 +104,7 @@ type GroupServiceClient interface {
 	//
 	// Errors: as for Acknowledge.
 	Reject(ctx context.Context, in *RejectRequest, opts ...grpc.CallOption) (*RejectResponse, error)
-	// ExtendLease makes leases last longer, counted from now.
+	// ExtendLease makes leases last longer, counted from now: by the group's lease duration at most.
 	//
 	// Errors: as for Acknowledge.
 	ExtendLease(ctx context.Context, in *ExtendLeaseRequest, opts ...grpc.CallOption) (*ExtendLeaseResponse, error)
@@ -348,7 +348,7 @@ type GroupServiceServer interface {
 	//
 	// Errors: as for Acknowledge.
 	Reject(context.Context, *RejectRequest) (*RejectResponse, error)
-	// ExtendLease makes leases last longer, counted from now.
+	// ExtendLease makes leases last longer, counted from now: by the group's lease duration at most.
 	//
 	// Errors: as for Acknowledge.
 	ExtendLease(context.Context, *ExtendLeaseRequest) (*ExtendLeaseResponse, error)

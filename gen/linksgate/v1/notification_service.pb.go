@@ -347,8 +347,9 @@ type SubscribeRequest struct {
 	// Longest silence on the stream, by the wall clock: with nothing else to send, a Heartbeat is sent. From 1 s to 10 min;
 	// not set: 10 s.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,8,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// Most notifications in one Batch, from 1 to 512; not set: 1. More is much faster for replays. The gateway never waits to
-	// fill a batch.
+	// Most notifications in one Batch, from 1 to 512; not set: 1. More is much faster for replays of what came in quick succession:
+	// a Batch holds notifications of one record batch only, and those that arrive one at a time have a record batch each (see Lag).
+	// The gateway never waits to fill a batch.
 	MaxBatch uint32 `protobuf:"varint,9,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
 	// What to do when notifications are missing. Not set: FAIL.
 	OnGap GapPolicy `protobuf:"varint,10,opt,name=on_gap,json=onGap,proto3,enum=linksgate.v1.GapPolicy" json:"on_gap,omitempty"`
@@ -511,7 +512,8 @@ type SubscribeRequest_After struct {
 }
 
 type SubscribeRequest_Since struct {
-	// With the first notification written to the log at or after this time.
+	// With the first notification written to the log at or after this time. If there is none yet, so also for a time in the
+	// future: as `latest`.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3,oneof"`
 }
 
@@ -533,7 +535,7 @@ type SubscribeRequest_UntilHead struct {
 }
 
 type SubscribeRequest_UntilToken struct {
-	// At the position of this resume token, inclusively.
+	// At the position of this resume token, inclusively. One ahead of the head is refused with DATA_LOSS, as for `after`.
 	UntilToken string `protobuf:"bytes,6,opt,name=until_token,json=untilToken,proto3,oneof"`
 }
 
@@ -1269,7 +1271,7 @@ type ListNotificationsRequest struct {
 	Start isListNotificationsRequest_Start `protobuf_oneof:"start"`
 	// Which notifications to return. Not set: all.
 	Filter *Filter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Most notifications to return, from 1 to 1000; not set: 100. Pages end early at 2 MiB.
+	// Most notifications to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
 	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page. It is a resume token: any other works too.
 	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -1377,7 +1379,7 @@ type ListNotificationsRequest_After struct {
 }
 
 type ListNotificationsRequest_Since struct {
-	// With the first notification written to the log at or after this time.
+	// With the first notification written to the log at or after this time. If there is none yet, the page is empty.
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3,oneof"`
 }
 

@@ -419,7 +419,7 @@ type ListQuarantineEntriesRequest struct {
 	Kinds []Kind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=linksgate.v1.Kind" json:"kinds,omitempty"`
 	// Only entries received at or after this time.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
-	// Most entries to return, from 1 to 1000; not set: 100. Pages end early at 2 MiB.
+	// Most entries to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
 	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page.
 	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
