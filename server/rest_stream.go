@@ -187,6 +187,7 @@ type streamWriter struct {
 	timeout    time.Duration // how long a client may not read
 	events     bool          // SSE, else NDJSON
 	begun      bool
+	announced  bool // a planned end was, with a time to come back
 	err        error
 }
 
@@ -205,6 +206,7 @@ func (o *streamWriter) frame(frame *linksgatev1.SubscribeResponse) {
 		var event bytes.Buffer
 		if reconnect := frame.GetClosing().GetReconnectAfter(); reconnect != nil {
 			fmt.Fprintf(&event, "retry: %d\n", reconnect.AsDuration().Milliseconds())
+			o.announced = true
 		}
 		fmt.Fprintf(&event, "event: %s\nid: %s\ndata: %s\n\n", frameName(frame), frame.GetToken(), data)
 		o.write(event.Bytes())
@@ -239,7 +241,8 @@ func (o *streamWriter) end(err error) {
 		return
 	}
 	var event bytes.Buffer
-	if delay, ok := retryDelay(st.Details()); ok {
+	// This delay is the same for all clients; the one that came with the announcement of the end spreads them.
+	if delay, ok := retryDelay(st.Details()); ok && !o.announced {
 		fmt.Fprintf(&event, "retry: %d\n", delay.Milliseconds())
 	}
 	fmt.Fprintf(&event, "event: error\ndata: %s\n\n", data)

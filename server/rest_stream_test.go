@@ -497,8 +497,8 @@ func TestDrainingClosesHTTPStreams(t *testing.T) {
 		if closing.GetReason() != linksgatev1.ClosingReason_CLOSING_REASON_DRAINING || closing.GetReconnectAfter().AsDuration() <= 0 {
 			t.Errorf("%s: the last frame is %v; want Closing because of draining", name, frames[len(frames)-1])
 		}
-		if s.events && s.retry <= 0 {
-			t.Error("an event source is not told when to come back")
+		if want := closing.GetReconnectAfter().AsDuration().Truncate(time.Millisecond); s.events && s.retry != want {
+			t.Errorf("an event source is told to come back in %v; want %v, as it was announced", s.retry, want)
 		}
 		got := ids(inBatches(frames))
 		more := call(t, again, http.MethodGet, "/v1/notifications?after="+s.last, "", new(linksgatev1.ListNotificationsResponse))

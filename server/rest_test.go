@@ -576,7 +576,10 @@ func TestOpenAPIDescribesEveryCall(t *testing.T) {
 	g := startGateway(t, testConfig(t))
 	a := g.rest(t, http.MethodGet, "/openapi.json", nil, "")
 	var document struct {
-		Paths map[string]map[string]struct{ OperationID string }
+		Paths map[string]map[string]struct {
+			OperationID string
+			Produces    []string
+		}
 	}
 	if err := json.Unmarshal([]byte(a.body), &document); err != nil {
 		t.Fatal(err)
@@ -597,6 +600,11 @@ func TestOpenAPIDescribesEveryCall(t *testing.T) {
 		}
 	}
 	want["NotificationService_Subscribe"] = true
+	if forms := document.Paths["/v1/notifications:subscribe"]["get"].Produces; !slices.Equal(forms, []string{
+		"application/x-ndjson", "text/event-stream", "application/json", // the last one for errors
+	}) {
+		t.Errorf("a subscription is described as %v", forms)
+	}
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(described))); diff != "" {
 		t.Errorf("- calls, + described:\n%s", diff)
 	}
