@@ -3,10 +3,12 @@ package server_test
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -382,6 +384,47 @@ func TestRequestsInFlightAreFinishedByAShutdown(t *testing.T) {
 	again := startGateway(t, config)
 	if n := again.get(t, a.id(t)); n.GetBody() != markedBody {
 		t.Errorf("stored %s; want %s", n.GetBody(), markedBody)
+	}
+}
+
+// TestConnectionsWithoutARequestDoNotDelayAShutdown opens connections on which nothing is sent, or not a whole request.
+func TestConnectionsWithoutARequestDoNotDelayAShutdown(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		text      string
+		addresses func(*gateway) []net.Addr
+		limit     time.Duration
+	}{
+		"silent":      {"", func(g *gateway) []net.Addr { return []net.Addr{g.Webhook, g.REST, g.Admin} }, 4 * time.Second},
+		"begun":       {"POST / HTTP/1.1\r\n", func(g *gateway) []net.Addr { return []net.Addr{g.Webhook, g.REST, g.Admin} }, 4 * time.Second},
+		"silent gRPC": {"", func(g *gateway) []net.Addr { return []net.Addr{g.GRPC} }, 15 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := startGateway(t, testConfig(t))
+			var open []conn
+			for _, address := range tt.addresses(g) {
+				c := openConnTo(t, address.String())
+				c.write(t, tt.text)
+				open = append(open, c)
+			}
+			// What is connected later is accepted later.
+			g.deliverSMS(t, 1, 1)
+			g.admin(t, "/healthz")
+			g.rest(t, http.MethodGet, "/v1/log", nil, "")
+			g.info(t)
+
+			start := time.Now()
+			g.stop(t)
+			if took := time.Since(start); took > tt.limit {
+				t.Errorf("the shutdown took %v", took)
+			}
+			for _, c := range open {
+				if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Error("a connection is still open")
+				}
+			}
+		})
 	}
 }
 

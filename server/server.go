@@ -116,11 +116,11 @@ func Run(ctx context.Context, config Config, env Env) (err error) {
 // gateway is the servers over one log, and what goes on beside them.
 type gateway struct {
 	log          *eventlog.Log
-	webhook      *http.Server
+	webhook      *httpServer
 	rpc          *rpc.Server
 	facade       *rest
-	rest         *http.Server // of facade
-	admin        *http.Server
+	rest         *httpServer // of facade
+	admin        *httpServer
 	reloader     *reloader
 	usage        *usage
 	drainTimeout time.Duration
@@ -150,7 +150,7 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 	}
 	return &gateway{
 		log: log,
-		webhook: &http.Server{
+		webhook: newHTTPServer(&http.Server{
 			Handler:           front,
 			TLSConfig:         parts.webhookTLS,
 			ReadHeaderTimeout: min(headerTimeout, time.Duration(config.Webhook.ReadTimeout)),
@@ -159,10 +159,10 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeaderBytes,
 			ErrorLog:          quiet,
-		},
+		}),
 		rpc:    services,
 		facade: facade,
-		rest: &http.Server{
+		rest: newHTTPServer(&http.Server{
 			Handler:           countRequests(registry, facade),
 			TLSConfig:         parts.restTLS,
 			ReadHeaderTimeout: headerTimeout,
@@ -172,13 +172,13 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 			MaxHeaderBytes:    maxRESTHeader,
 			HTTP2:             &http.HTTP2Config{SendPingTimeout: restPing, PingTimeout: restPing},
 			ErrorLog:          quiet,
-		},
-		admin: &http.Server{
+		}),
+		admin: newHTTPServer(&http.Server{
 			Handler:      newHosts(config.REST.AllowedHosts, false).guard(newAdmin(log, registry, reloader, usage)),
 			ReadTimeout:  headerTimeout,
 			WriteTimeout: answerTimeout,
 			ErrorLog:     quiet,
-		},
+		}),
 		reloader:     reloader,
 		usage:        usage,
 		drainTimeout: time.Duration(config.DrainTimeout),
@@ -190,10 +190,10 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 // finished, then the streams, then administration, which tells about it until the end. The caller closes the log.
 func (g *gateway) run(ctx context.Context, on listeners) error {
 	serving, servingCtx := errgroup.WithContext(ctx)
-	serving.Go(func() error { return serveHTTP(g.webhook, on.webhook) })
+	serving.Go(func() error { return g.webhook.serve(on.webhook) })
 	serving.Go(func() error { return g.rpc.Serve(on.grpc) })
-	serving.Go(func() error { return serveHTTP(g.rest, on.rest) })
-	serving.Go(func() error { return serveHTTP(g.admin, on.admin) })
+	serving.Go(func() error { return g.rest.serve(on.rest) })
+	serving.Go(func() error { return g.admin.serve(on.admin) })
 	serving.Go(func() error { g.reloader.run(servingCtx); return nil })
 	serving.Go(func() error { g.usage.learn(servingCtx); return nil })
 	serving.Go(func() error {
@@ -216,34 +216,14 @@ func (g *gateway) stop() {
 	defer cancel()
 	// Streams may end while the last requests are finished: their tokens lead to what those append.
 	var stopping errgroup.Group
-	stopping.Go(func() error { return stopHTTP(ctx, g.webhook) })
+	stopping.Go(func() error { return g.webhook.stop(ctx) })
 	stopping.Go(func() error { g.rpc.Shutdown(ctx); return nil })
-	stopping.Go(func() error { return stopHTTP(ctx, g.rest) }) // its streams end with those of gRPC
+	stopping.Go(func() error { return g.rest.stop(ctx) }) // its streams end with those of gRPC
 	if err := stopping.Wait(); err != nil {
 		g.logger.Warn("requests were cut off", "error", err)
 	}
 	_ = g.facade.close()
-	_ = stopHTTP(ctx, g.admin)
-}
-
-// serveHTTP serves until the server is shut down.
-func serveHTTP(s *http.Server, listener net.Listener) error {
-	serve := s.Serve
-	if s.TLSConfig != nil {
-		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
-	}
-	if err := serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// stopHTTP waits for requests to finish until ctx ends, then cuts them off.
-func stopHTTP(ctx context.Context, s *http.Server) error {
-	if err := s.Shutdown(ctx); err != nil {
-		return errors.Join(err, s.Close())
-	}
-	return nil
+	_ = g.admin.stop(ctx)
 }
 
 // listeners are bound before anything else is started, so that a port in use is found first.

@@ -65,6 +65,7 @@ const (
 	serverPing    = 30 * time.Second          // how often a silent connection is probed
 	minClientPing = 10 * time.Second          // clients may probe this often
 	callTimeout   = maxPageTime + time.Second // how long a shutdown waits for calls that are not subscriptions
+	beginTimeout  = 5 * time.Second           // for a connection to begin, for which a shutdown waits
 	healthPeriod  = 500 * time.Millisecond    // how often health looks at the log
 )
 
@@ -118,6 +119,7 @@ func New(options Options) *Server {
 	s.draining, s.drain = context.WithCancelCause(context.Background())
 	serverOptions := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
+		grpc.ConnectionTimeout(beginTimeout),
 		grpc.ChainUnaryInterceptor(s.unaryErrors),
 		grpc.ChainStreamInterceptor(s.streamErrors),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPing, Timeout: 20 * time.Second}),
