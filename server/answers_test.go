@@ -239,7 +239,8 @@ func TestWhatNobodySignedIs401(t *testing.T) {
 		{name: "another timestamp", path: cubePath, header: with(cube.Header, "X-Lf-Timestamp", "1"), body: markedBody, reason: "signature_mismatch"},
 		{name: "no version", path: cubePath, header: with(cube.Header, "X-Lf-Notification-Version", ""), body: markedBody, reason: "signature_malformed"},
 		{name: "unsupported algorithm", path: cubePath, header: with(cube.Header, "X-Lf-Algo", "HMAC-SHA256"), body: markedBody, reason: "signature_algorithm"},
-		{name: "signature not base64", path: cubePath, header: with(cube.Header, "X-Lf-Signature", key+"/@@@@@@@@"), body: markedBody, reason: "signature_mismatch"},
+		{name: "signature not base64", path: cubePath, header: with(cube.Header, "X-Lf-Signature", key+"/@@@@@@@@"), body: markedBody, reason: "signature_malformed"},
+		{name: "not a digest", header: http.Header{"X-Lf-Md5": {"abc"}}, body: markedBody, reason: "signature_malformed"},
 		{name: "wrong where it may be missing", path: orderPath + "/" + orderToken, header: forged.Header, body: markedBody, reason: "signature_mismatch"},
 	})
 }
@@ -267,9 +268,9 @@ func TestURLsThatNobodyWasGivenAre404(t *testing.T) {
 		refusals = append(refusals, refusal{name: name, path: path, header: sms.Header, body: markedBody, reason: "no_such_url"})
 	}
 	refusals = append(refusals,
-		refusal{name: "source not allowed", path: "/linksfield/acme/mall-recharge-success", header: recharge.Header, body: markedBody, reason: "no_such_url"},
+		refusal{name: "source not allowed", path: "/linksfield/acme/mall-recharge-success", header: recharge.Header, body: markedBody, reason: "source_not_allowed"},
 		refusal{name: "source that it says itself", path: "/linksfield/acme/mall-recharge-success",
-			header: with(recharge.Header, "X-Forwarded-For", "203.0.113.9"), body: markedBody, reason: "no_such_url"},
+			header: with(recharge.Header, "X-Forwarded-For", "203.0.113.9"), body: markedBody, reason: "source_not_allowed"},
 		refusal{name: "unknown account, not POST", method: http.MethodGet, path: "/linksfield/nobody/sms-received", reason: "no_such_url"},
 	)
 	answers := checkRefusals(t, http.StatusNotFound, refusals)

@@ -29,6 +29,7 @@ var hmacScheme = scheme{
 		}},
 	},
 	encodings: [2]encoding{{}, {suffix: "+hex", inHex: true}},
+	size:      sha1.Size,
 	digest: func(dst, text []byte, secret string) []byte {
 		h := hmac.New(sha1.New, []byte(secret))
 		h.Write(text)

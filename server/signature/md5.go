@@ -31,6 +31,7 @@ var md5Scheme = scheme{
 		{"json/no-empty", parameters{arrays: arrayAsJSON, omitEmpty: true}.write},
 	},
 	encodings: [2]encoding{{inHex: true}, {suffix: "+raw"}},
+	size:      md5.Size,
 	digest: func(dst, text []byte, secret string) []byte {
 		h := md5.New()
 		h.Write(text)

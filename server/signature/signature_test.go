@@ -212,6 +212,10 @@ func TestErrors(t *testing.T) {
 		{"md5 empty", headers("x-lf-md5", ""), body, keyring, signature.ErrMalformed},
 		{"md5 twice", headers("x-lf-md5", md5Sum, "x-lf-md5", "x"), body, keyring, signature.ErrMalformed},
 		{"md5 of an array", goodMD5, `[{"a":"1"}]`, keyring, signature.ErrMalformed},
+		{"md5 in hexadecimal", headers("x-lf-md5", "0123456789abcdef0123456789abcdef"), body, keyring, signature.ErrMalformed},
+		{"md5 padding left out", headers("x-lf-md5", strings.TrimRight(md5Sum, "=")), body, keyring, signature.ErrMalformed},
+		{"md5 too short", headers("x-lf-md5", "abc"), body, keyring, signature.ErrMalformed},
+		{"hmac too short", with(goodHMAC, "x-lf-signature", "key1/"+hmacSum[4:]), body, keyring, signature.ErrMalformed},
 		{"hmac without a slash", with(goodHMAC, "x-lf-signature", hmacSum), body, keyring, signature.ErrMalformed},
 		{"hmac without a key id", with(goodHMAC, "x-lf-signature", "/"+hmacSum), body, keyring, signature.ErrMalformed},
 		{"hmac without a signature", with(goodHMAC, "x-lf-signature", "key1/"), body, keyring, signature.ErrMalformed},
@@ -234,9 +238,9 @@ func TestErrors(t *testing.T) {
 			signature.Keyring{HMAC: map[string][]signature.Secret{"key1": {{Name: "blank"}}}}, signature.ErrUnknownKey},
 
 		{"another md5 body", goodMD5, `{"a":"2"}`, keyring, signature.ErrMismatch},
-		{"md5 in hexadecimal", headers("x-lf-md5", "0123456789abcdef0123456789abcdef"), body, keyring, signature.ErrMismatch},
-		{"md5 padding left out", headers("x-lf-md5", strings.TrimRight(md5Sum, "=")), body, keyring, signature.ErrMismatch},
 		{"another hmac body", goodHMAC, `{"a":"2"}`, keyring, signature.ErrMismatch},
+		{"another md5 of the bytes", headers("x-lf-md5", md5Raw("a=2&md5 secret")), body, keyring, signature.ErrMismatch},
+		{"another hmac in hexadecimal", hmacHeaders(base64.StdEncoding.EncodeToString([]byte(strings.Repeat("0", 40)))), body, keyring, signature.ErrMismatch},
 		{"another version", with(goodHMAC, "x-lf-notification-version", "1.1"), body, keyring, signature.ErrMismatch},
 		{"another timestamp", with(goodHMAC, "x-lf-timestamp", "1683524066001"), body, keyring, signature.ErrMismatch},
 		{"the secret of the other scheme", headers("x-lf-md5", md5Hex("a=1&hmac secret")), body, keyring, signature.ErrMismatch},
@@ -383,6 +387,11 @@ func TestExplain(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// The same is told when the header holds no digest at all.
+	got, err = signature.Explain(headers("x-lf-md5", "abc"), mustParse(t, body), []byte(body), keys)
+	if !errors.Is(err, signature.ErrMalformed) || len(got) != len(want) {
+		t.Errorf("without a digest: %d attempts, %v; want %d", len(got), err, len(want))
 	}
 }
 

@@ -23,6 +23,8 @@ type scheme struct {
 	readings []reading
 	// encodings of the digest, the documented one first.
 	encodings [2]encoding
+	// size of a digest, in bytes.
+	size int
 	// digest appends the digest of text under secret to dst.
 	digest func(dst, text []byte, secret string) []byte
 	// display is text as a person may see it.
@@ -108,7 +110,7 @@ func trials(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyrin
 						return
 					}
 				}
-				err = ErrMismatch
+				err = c.unmatched()
 			}
 			if !yield(trial{}, fmt.Errorf("%s: %w", s.name, err)) {
 				return
@@ -136,6 +138,16 @@ func (s *scheme) open(headers http.Header, doc *jsondoc.Document, keys Keyring) 
 	}
 	c.scheme = s
 	return c, nil
+}
+
+// unmatched is the error of a signature that no trial gave. What cannot be a
+// digest is tried all the same: Explain tells what it should have been.
+func (c *claim) unmatched() error {
+	digest, err := base64.StdEncoding.DecodeString(string(c.signature))
+	if err != nil || len(digest) != c.scheme.size && len(digest) != hex.EncodedLen(c.scheme.size) {
+		return fmt.Errorf("not the base64 of a digest: %w", ErrMalformed)
+	}
+	return ErrMismatch
 }
 
 // trials yields each reading under each secret and encoding. A reading that

@@ -31,7 +31,8 @@ var (
 	// One text for all of them: a stranger must not learn which accounts exist.
 	answerNoURL = &answer{status: http.StatusNotFound, reason: "no_such_url",
 		detail: "no notification is received at this URL: check account, kind and path token"}
-	answerNotPost = &answer{status: http.StatusMethodNotAllowed, reason: "not_post",
+	answerNotAllowed = &answer{status: http.StatusNotFound, reason: "source_not_allowed", detail: answerNoURL.detail}
+	answerNotPost    = &answer{status: http.StatusMethodNotAllowed, reason: "not_post",
 		detail: "notifications are sent with POST"}
 	answerTooLarge = &answer{status: http.StatusRequestEntityTooLarge, reason: "too_large",
 		detail: "the body is over the limit"}

@@ -212,8 +212,10 @@ func (s *Settings) route(r *http.Request) (route, *answer) {
 	switch {
 	case !ok || !known || !found:
 		return route{source: source}, answerNoURL
-	case subtle.ConstantTimeCompare([]byte(token), []byte(rt.policy.PathToken)) != 1, !rt.policy.allows(source):
+	case subtle.ConstantTimeCompare([]byte(token), []byte(rt.policy.PathToken)) != 1:
 		return rt, answerNoURL
+	case !rt.policy.allows(source):
+		return rt, answerNotAllowed
 	case r.Method != http.MethodPost:
 		return rt, answerNotPost
 	}
