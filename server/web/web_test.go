@@ -174,7 +174,7 @@ func (s *scene) nginx(t *testing.T, settings ...string) []string {
 	} {
 		text = regexp.MustCompile(`(?m)^(\s*`+directive+`) .*;$`).ReplaceAll(text, []byte("$1 "+value+";"))
 	}
-	text = regexp.MustCompile(`(?m)^\s*include .*sites-enabled.*;$`).ReplaceAll(text, []byte(servers.String()))
+	text = regexp.MustCompile(`(?m)^\s*include .*sites-enabled.*;$`).ReplaceAllLiteral(text, []byte(servers.String()))
 	path := filepath.Join(dir, "nginx.conf")
 	check(t, os.WriteFile(path, text, 0o600))
 	start(t, "nginx", "-c", path, "-g", "daemon off;")
@@ -402,6 +402,32 @@ func TestHeartbeatsKeepProxiesWaiting(t *testing.T) {
 		})
 	}
 	readers.Wait()
+}
+
+// TestNamesBehindNginx requires that nginx as it comes, which asks the gateway for its address, needs no setting whatever name nginx
+// itself is asked for, and that one that passes that name on is refused for a name that the gateway does not know.
+func TestNamesBehindNginx(t *testing.T) {
+	s := newScene(t)
+	addresses := s.nginx(t, "", "proxy_set_header Host $http_host;")
+	for _, tt := range []struct {
+		address, host string
+		status        int
+	}{
+		{addresses[0], "", http.StatusOK},
+		{addresses[0], "gateway.example", http.StatusOK},
+		{addresses[1], "", http.StatusOK},
+		{addresses[1], "gateway.example", http.StatusMisdirectedRequest},
+	} {
+		request, err := http.NewRequestWithContext(s.ctx, http.MethodGet, "http://"+tt.address+"/v1/log", nil)
+		check(t, err)
+		request.Host = tt.host
+		response, err := http.DefaultClient.Do(request)
+		check(t, err)
+		response.Body.Close()
+		if response.StatusCode != tt.status {
+			t.Errorf("asking %s for %q: %s; want %d", tt.address, tt.host, response.Status, tt.status)
+		}
+	}
 }
 
 // TestOpenAPI has schemathesis make requests from the document, good ones and bad ones, and compare the answers with it.
