@@ -41,7 +41,7 @@ func (h hosts) check(r *http.Request) error {
 	if _, err := netip.ParseAddr(asked); err == nil || slices.Contains(h.names, asked) {
 		return nil
 	}
-	return fmt.Errorf("%.100q is not a name of this gateway: list those that are, but localhost and IP addresses, in rest.allowed_hosts", r.Host)
+	return fmt.Errorf("%.100q is not a name of this gateway: names beside localhost and IP addresses are set with rest.allowed_hosts", r.Host)
 }
 
 // onLoopback reports whether a request came in on a loopback address.
