@@ -23,6 +23,7 @@ type answer struct {
 	retryAfter time.Duration
 	err        error                        // for the log; not shown to the sender
 	quarantine linksgatev1.QuarantineReason // of a request that is to be kept
+	kept       string                       // what became of that, for the log; empty if it was not to be kept
 }
 
 const retryAfter = 5 * time.Second

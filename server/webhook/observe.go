@@ -78,6 +78,9 @@ func (l *limitedLogger) refused(rt route, a *answer) {
 	if a.err != nil {
 		attrs = append(attrs, slog.Any("error", a.err))
 	}
+	if a.kept != "" {
+		attrs = append(attrs, slog.String("quarantine", a.kept))
+	}
 	if left := l.left.Swap(0); left > 0 {
 		attrs = append(attrs, slog.Int64("refusals_not_logged_before", left))
 	}

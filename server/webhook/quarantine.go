@@ -94,20 +94,22 @@ func (i *intake) of(source netip.Addr) *sourceLimit {
 }
 
 // keep puts a refused request into quarantine and returns the answer for it. The request is durable before it is answered;
-// if it could not be kept, that is our fault and the answer says so.
+// if it could not be kept, that is our fault and the answer says so. The refusal must be the request's own: what became of it is noted in it.
 func (h *Handler) keep(ctx context.Context, r receivedRequest, refused *answer) *answer {
 	if h.intake == nil {
 		return refused
 	}
 	if !h.intake.allow(r.source, len(r.body)) {
-		h.metrics.quarantine.WithLabelValues("over_limit").Inc()
+		refused.kept = "over_limit"
+		h.metrics.quarantine.WithLabelValues(refused.kept).Inc()
 		return refused
 	}
 	if err := h.intake.quarantine.Add(ctx, r.entry(refused)); err != nil {
 		h.metrics.quarantine.WithLabelValues("failed").Inc()
 		return refuseStore(err)
 	}
-	h.metrics.quarantine.WithLabelValues("kept").Inc()
+	refused.kept = "kept"
+	h.metrics.quarantine.WithLabelValues(refused.kept).Inc()
 	return refused
 }
 

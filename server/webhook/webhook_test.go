@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -176,6 +177,47 @@ func TestWhatCannotBeKeptIsNotRefused(t *testing.T) {
 		a := f.post(t.Context(), simulator.Notification{Body: []byte(smsBody)})
 		if a.status != tt.status || (a.header.Get("Retry-After") != "") != (tt.err != nil) {
 			t.Errorf("quarantine says %v: %+v; want %d", tt.err, a, tt.status)
+		}
+	}
+}
+
+// countingQuarantine counts what it takes.
+type countingQuarantine struct{ taken atomic.Int64 }
+
+func (q *countingQuarantine) Add(context.Context, *linksgatev1.QuarantineEntry) error {
+	q.taken.Add(1)
+	return nil
+}
+
+// TestAFloodIsAnsweredAndNotKept sends more that is refused than the quarantine takes of one source: each is answered, the rest is not
+// kept, and the log says so.
+func TestAFloodIsAnsweredAndNotKept(t *testing.T) {
+	t.Parallel()
+	const senders, each, burst, perSecond = 8, 500, 2_000, 20
+	log := faultyLog{func(context.Context, *linksgatev1.Notification) error { return nil }}
+	quarantine := new(countingQuarantine)
+	f := serve(t, webhook.Options{Log: log, Quarantine: quarantine})
+	began := time.Now()
+	var flood sync.WaitGroup
+	for range senders {
+		flood.Go(func() {
+			for n := 0; n < each || time.Since(began) < time.Second; n++ { // the log has a few lines a second
+				if a := f.post(t.Context(), simulator.Notification{Body: []byte(smsBody)}); a.status != http.StatusUnauthorized {
+					t.Errorf("%+v; want 401", a)
+					return
+				}
+			}
+		})
+	}
+	flood.Wait()
+	most := burst + perSecond*int64(time.Since(began)/time.Second+1)
+	if taken := quarantine.taken.Load(); taken < burst || taken > most {
+		t.Errorf("%d were kept, want from %d to %d", taken, burst, most)
+	}
+	f.Close()
+	for _, outcome := range []string{"kept", "over_limit"} {
+		if !strings.Contains(f.logs.String(), `"quarantine":"`+outcome+`"`) {
+			t.Errorf("the log does not say %s: %s", outcome, f.logs.String())
 		}
 	}
 }
