@@ -215,6 +215,13 @@ func (b *block) spans() []span {
 		}
 		if at < len(b.data) {
 			at = b.nextSound(at)
+			for at-run.end < leastRecord && at < len(b.data) { // nothing so short can take its place
+				r, _ := b.record(at)
+				at += r.size
+				if r.size == 0 {
+					at = b.nextSound(at)
+				}
+			}
 			spans = append(spans, span{begin: run.end, end: at})
 		}
 	}
@@ -381,7 +388,8 @@ func (b *block) mend(around surroundings) (flaws []flaw) {
 			}
 			continue
 		}
-		p := site{before: before, after: around.after, end: around.last && i == len(spans)-1}
+		last := i == len(spans)-1
+		p := site{before: before, after: around.after, end: around.last && last}
 		for _, later := range spans[i+1:] {
 			if later.first.size > 0 {
 				p.after = later.first
@@ -402,7 +410,7 @@ func (b *block) mend(around surroundings) (flaws []flaw) {
 			continue
 		}
 		sequence := b.sequence(s, p)
-		if p.end && (b.isTorn(s) || sequence == 0) {
+		if p.end && (b.isTorn(s) || sequence == 0) || last && (len(damaged) < leastRecord || len(damaged) > greatestRecord) {
 			f.remedy = remedyCut
 			b.data = b.data[:s.begin]
 			return append(flaws, f)
