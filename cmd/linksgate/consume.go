@@ -162,6 +162,7 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	m := newMember(linksgatev1.NewGroupServiceClient(conn), &linksgatev1.ConsumeRequest{
 		Group: args[0], MaxInFlight: uint32(f.inFlight()), ClientId: clientID, HeartbeatInterval: durationpb.New(defaultHeartbeat),
 	}, notice)
+	m.address, m.examine = address, func(ctx context.Context) error { return f.examine(ctx, address) }
 	m.explain = func(st *status.Status, info *errdetails.ErrorInfo) error {
 		return explainConsume(args[0], address, st, info)
 	}

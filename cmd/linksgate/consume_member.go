@@ -55,7 +55,9 @@ type member struct {
 	client  linksgatev1.GroupServiceClient
 	request *linksgatev1.ConsumeRequest
 	handler handler
-	notice  func(text string) // safe for concurrent use
+	address string                      // as of session
+	examine func(context.Context) error // as of session
+	notice  func(text string)           // safe for concurrent use
 	explain func(*status.Status, *errdetails.ErrorInfo) error
 	// count of notifications after which to leave; 0: never.
 	count int
@@ -208,7 +210,9 @@ func (m *member) run(ctx context.Context) error {
 
 // join keeps streams coming. It is the only part that does not run in the member's goroutine.
 func (m *member) join(ctx context.Context) error {
-	s := &session{joining: "joining", joined: "joined", notice: m.notice, wait: wait, silence: 3 * defaultHeartbeat}
+	s := &session{
+		joining: "joining", joined: "joined", address: m.address, examine: m.examine, notice: m.notice, wait: wait, silence: 3 * defaultHeartbeat,
+	}
 	standby, joined := false, false
 	pass := func(f frame) {
 		select {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
@@ -37,22 +38,37 @@ func (c *connection) register(flags *pflag.FlagSet) {
 	flags.StringVar(&c.ca, "ca", "", "`FILE` of PEM certificates to trust instead of the system's; implies --tls")
 }
 
+// tlsConfig is the TLS to connect with; nil: without.
+func (c *connection) tlsConfig() (*tls.Config, error) {
+	if !c.tls && c.ca == "" {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.ca != "" {
+		pem, err := os.ReadFile(c.ca)
+		if err != nil {
+			return nil, fmt.Errorf("read --ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, usagef("--ca: %s holds no PEM certificate", c.ca)
+		}
+	}
+	return config, nil
+}
+
 // dial prepares a connection; it is made when it is needed, and again whenever it
 // breaks.
 func (c *connection) dial(address string) (*grpc.ClientConn, error) {
+	if _, port, err := net.SplitHostPort(address); err != nil || port == "" {
+		return nil, usagef("%q is not an address such as %s: give HOST:PORT", address, defaultAddress)
+	}
 	creds := insecure.NewCredentials()
-	if c.tls || c.ca != "" {
-		config := &tls.Config{MinVersion: tls.VersionTLS12}
-		if c.ca != "" {
-			pem, err := os.ReadFile(c.ca)
-			if err != nil {
-				return nil, fmt.Errorf("read --ca: %w", err)
-			}
-			config.RootCAs = x509.NewCertPool()
-			if !config.RootCAs.AppendCertsFromPEM(pem) {
-				return nil, usagef("--ca: %s holds no PEM certificate", c.ca)
-			}
-		}
+	config, err := c.tlsConfig()
+	switch {
+	case err != nil:
+		return nil, err
+	case config != nil:
 		creds = credentials.NewTLS(config)
 	}
 	// How long to wait between streams is the follower's decision, so the

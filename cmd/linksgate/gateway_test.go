@@ -49,6 +49,11 @@ func startGateway(t *testing.T, notifications int, breaks ...breakage) *gateway 
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startGatewayOn(t, listener, notifications, breaks...)
+}
+
+func startGatewayOn(t *testing.T, listener net.Listener, notifications int, breaks ...breakage) *gateway {
+	t.Helper()
 	g := &gateway{
 		address:   listener.Addr().String(),
 		heartbeat: 10 * time.Second,

@@ -74,12 +74,13 @@ func (f *groupFlags) call(run func(*groupClient) error) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	return run(&groupClient{linksgatev1.NewGroupServiceClient(conn), address})
+	return run(&groupClient{linksgatev1.NewGroupServiceClient(conn), &f.connection, address})
 }
 
 // groupClient asks a gateway about its groups.
 type groupClient struct {
 	linksgatev1.GroupServiceClient
+	*connection
 	address string
 }
 
@@ -117,6 +118,9 @@ func (c *groupClient) all(ctx context.Context) iter.Seq2[*linksgatev1.Group, err
 func (c *groupClient) explain(what string, err error) error {
 	st := status.Convert(err)
 	info, _ := details(st)
+	if err := c.examineFailure(st.Code(), c.address); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	return fmt.Errorf("%s: %s: %s\n  %s", what, st.Code(), escaped(st.Message()), groupAdvice(st.Code(), info.GetMetadata()["first_available_token"], c.address))
 }
 
@@ -145,7 +149,7 @@ func groupAdvice(code codes.Code, firstAvailable, address string) string {
 		return "check the name and the flags; linksgate group list shows the groups"
 	case codes.ResourceExhausted:
 		return "the gateway has as many as it takes"
-	case codes.Unimplemented:
+	case codes.Unimplemented, codes.Unknown:
 		return "is " + visible(address) + " the gRPC address of a Linksgate that has groups?"
 	case codes.Canceled:
 		return "interrupted: what was done stays done"

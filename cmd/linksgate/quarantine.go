@@ -71,12 +71,13 @@ func (f *quarantineFlags) call(run func(*quarantineClient) error) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	return run(&quarantineClient{linksgatev1.NewQuarantineServiceClient(conn), address})
+	return run(&quarantineClient{linksgatev1.NewQuarantineServiceClient(conn), &f.connection, address})
 }
 
 // quarantineClient reads a gateway's quarantine.
 type quarantineClient struct {
 	linksgatev1.QuarantineServiceClient
+	*connection
 	address string
 }
 
@@ -124,6 +125,9 @@ func (c *quarantineClient) get(ctx context.Context, ids []string) ([]*linksgatev
 // explain turns the error of a call into one that says what to do.
 func (c *quarantineClient) explain(what string, err error) error {
 	st := status.Convert(err)
+	if err := c.examineFailure(st.Code(), c.address); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
 	advice := "the gateway's log says more"
 	switch st.Code() {
 	case codes.Unavailable, codes.DeadlineExceeded:
@@ -134,7 +138,7 @@ func (c *quarantineClient) explain(what string, err error) error {
 		advice = "the id belongs to another gateway's log: is " + visible(c.address) + " the right address?"
 	case codes.InvalidArgument:
 		advice = "list shows the ids"
-	case codes.Unimplemented:
+	case codes.Unimplemented, codes.Unknown:
 		advice = "is " + visible(c.address) + " the gRPC address of a Linksgate?"
 	case codes.Canceled:
 		advice = "interrupted: what was done stays done"

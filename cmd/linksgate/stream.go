@@ -35,10 +35,16 @@ type session struct {
 	notice func(text string)
 	// wait is time.Sleep that ends with the context.
 	wait func(context.Context, time.Duration) error
+	// address of the gateway, for notices; may be empty.
+	address string
+	// examine returns an error if what is at the address can never give a stream. It is asked while there has been none; nil: never.
+	examine func(context.Context) error
 	// silence is the time without a frame after which a stream counts as dead.
 	silence time.Duration
 
-	broken bool // since the last frame
+	met    bool   // there has been a frame: the address and the flags are right
+	broken bool   // since the last frame
+	told   string // the last cause of another try, since the last first frame
 }
 
 // streamEnd is how a stream ended.
@@ -70,8 +76,13 @@ func (s *session) run(ctx context.Context, stream func(context.Context) (streamE
 		if err != nil || next == nil {
 			return err
 		}
+		if !s.met && s.examine != nil {
+			if err := s.examine(ctx); err != nil {
+				return err
+			}
+		}
 		delay := next.delay + backOff(failures)
-		s.notice(fmt.Sprintf("%s; %s again in %v", next.cause, s.joining, delay.Round(10*time.Millisecond)))
+		s.tell(next.cause, delay, end.progressed)
 		s.broken = true
 		if s.wait(ctx, delay) != nil {
 			return nil
@@ -79,12 +90,28 @@ func (s *session) run(ctx context.Context, stream func(context.Context) (streamE
 	}
 }
 
+// tell tells why and when there is to be another stream. What is as it was is not told again with each try.
+func (s *session) tell(cause string, delay time.Duration, progressed bool) {
+	if cause == s.told {
+		return
+	}
+	s.told = cause
+	text := fmt.Sprintf("%s; %s again in %v", cause, s.joining, delay.Round(10*time.Millisecond))
+	if !progressed {
+		text += fmt.Sprintf(", then less and less often, down to every %v", longestBackOff)
+	}
+	s.notice(text)
+}
+
 // confirmed takes in the first frame of a stream.
 func (s *session) confirmed(heartbeat time.Duration) {
-	if s.broken {
+	switch {
+	case s.broken && s.met:
 		s.notice(s.joined + " again")
-		s.broken = false
+	case s.broken:
+		s.notice(s.joined)
 	}
+	s.met, s.broken, s.told = true, false, ""
 	if heartbeat > 0 {
 		s.silence = 3 * heartbeat
 	}
@@ -134,15 +161,22 @@ func (s *session) judge(end streamEnd, explain func(*status.Status, *errdetails.
 	}
 	st := status.Convert(end.err)
 	info, delay := details(st)
-	if !isTransient(st.Code(), info != nil) {
+	// Unknown is what gRPC makes of an answer that is not gRPC's. From an address that has given a stream before, it is of a proxy.
+	if !isTransient(st.Code(), info != nil) || !s.met && st.Code() == codes.Unknown {
 		return nil, explain(st, info)
 	}
-	return &again{st.Code().String() + ": " + escaped(st.Message()), delay}, nil
+	cause := st.Code().String() + ": " + escaped(st.Message())
+	if info == nil && s.address != "" {
+		cause = visible(s.address) + ": " + cause
+	}
+	return &again{cause, delay}, nil
 }
 
-// backOff doubles from a quarter of a second to half a minute, half of it by chance.
+const longestBackOff = 30 * time.Second
+
+// backOff doubles from a quarter of a second to the longest, half of it by chance.
 func backOff(failures int) time.Duration {
-	d := min(250*time.Millisecond<<min(failures, 10), 30*time.Second)
+	d := min(250*time.Millisecond<<min(failures, 10), longestBackOff)
 	return d/2 + rand.N(d/2)
 }
 

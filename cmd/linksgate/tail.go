@@ -19,7 +19,8 @@ const tailLong = `Tail prints the notifications of a gateway in the order of its
 or from a point in the past and then on and on.
 
 It follows the gateway over restarts and broken connections, and goes on after
-the last notification it printed: none is printed twice, none is left out. With
+the last notification it printed: none is printed twice, none is left out. A gateway
+that is not there yet is waited for; an address that can never answer ends it. With
 --token-file this also holds from one run to the next; the start flags count only
 for the first run then.
 
@@ -97,7 +98,8 @@ func (f *tailFlags) run(cmd *cobra.Command, args []string) error {
 		}
 		remember = file.write
 	}
-	conn, err := f.dial(gatewayAddress(args...))
+	address := gatewayAddress(args...)
+	conn, err := f.dial(address)
 	if err != nil {
 		return err
 	}
@@ -105,7 +107,10 @@ func (f *tailFlags) run(cmd *cobra.Command, args []string) error {
 
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 	follower := follower{
-		session:  session{notice: notice, wait: wait, silence: 3 * defaultHeartbeat},
+		session: session{
+			address: address, notice: notice, wait: wait, silence: 3 * defaultHeartbeat,
+			examine: func(ctx context.Context) error { return f.examine(ctx, address) },
+		},
 		client:   linksgatev1.NewNotificationServiceClient(conn),
 		request:  request,
 		show:     printer(out, f.json),

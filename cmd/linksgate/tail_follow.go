@@ -108,8 +108,8 @@ func explain(st *status.Status, info *errdetails.ErrorInfo) error {
 		advice = "check the flags, and the token if one was given"
 	case codes.ResourceExhausted:
 		advice = "a smaller --max-batch makes smaller messages"
-	case codes.Unimplemented:
-		advice = "is this address a Linksgate?"
+	case codes.Unimplemented, codes.Unknown:
+		advice = "is this address a Linksgate? If so, " + rightPort
 	case codes.Unauthenticated, codes.PermissionDenied:
 		advice = "something between here and the gateway asks for credentials"
 	default:

@@ -223,7 +223,7 @@ func TestBackOff(t *testing.T) {
 	}
 }
 
-// execute runs the command line in this process.
+// execute runs the command line in this process. What has not ended after a minute is ended.
 func execute(t *testing.T, out io.Writer, args ...string) (code int, stderr string) {
 	t.Helper()
 	root := newRootCommand()
@@ -231,7 +231,9 @@ func execute(t *testing.T, out io.Writer, args ...string) (code int, stderr stri
 	root.SetOut(out)
 	root.SetErr(&errs)
 	root.SetArgs(args)
-	err := root.ExecuteContext(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := root.ExecuteContext(ctx)
 	return exitCode(err), errs.String() + errorText(err)
 }
 
