@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -43,6 +43,10 @@ for each notification that the group lends you, through sh -c:
   exit status 100  it can never be handled: parked at once
   any other, or    it comes again after the group's back-off, to any member; parked
   killed           after the group's last attempt
+
+A command that cannot be run (126, 127: no such file, not executable) ends consume, and
+so does a failure when nobody reads its standard output any more: what was not handled
+goes back to the group, as if it had not been lent.
 
 The last line that the command wrote to its standard error goes with a refusal, and is
 what linksgate group parked shows. Start as many as you like, on as many machines: they
@@ -110,9 +114,11 @@ func newConsumeCommand() *cobra.Command {
 	return cmd
 }
 
-func (f *consumeFlags) check() error {
+func (f *consumeFlags) check(flags *pflag.FlagSet) error {
 	printing := f.command == ""
 	switch {
+	case flags.Changed("exec") && strings.TrimSpace(f.command) == "":
+		return usagef("--exec is empty: leave it out to print notifications, and acknowledge what is printed")
 	case f.parallel < 1 || f.parallel > greatestInFlight:
 		return usagef("--parallel must be from 1 to %d", greatestInFlight)
 	case f.parallel > 1 && printing:
@@ -146,7 +152,7 @@ func (f *consumeFlags) inFlight() int {
 }
 
 func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
-	if err := f.check(); err != nil {
+	if err := f.check(cmd.Flags()); err != nil {
 		return err
 	}
 	address := gatewayAddress(f.address)
@@ -156,7 +162,11 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	defer func() { _ = conn.Close() }()
 
-	stderr := &lockedWriter{w: cmd.ErrOrStderr()}
+	// Output that nobody reads any more is an error to write, not the end of the process with leases in its hands.
+	brokenPipes := make(chan os.Signal, 1)
+	signal.Notify(brokenPipes, syscall.SIGPIPE)
+	defer signal.Stop(brokenPipes)
+	stderr := &lockedWriter{w: cmd.ErrOrStderr(), lenient: true}
 	notice := func(text string) { fmt.Fprintln(stderr, "linksgate: "+text) }
 	clientID := cmp.Or(f.clientID, defaultClientID())
 	m := newMember(linksgatev1.NewGroupServiceClient(conn), &linksgatev1.ConsumeRequest{
@@ -184,10 +194,7 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	defer signal.Stop(signals)
 	m.signals, m.release = signals, func() { signal.Stop(signals) }
 
-	if err := m.run(cmd.Context()); !errors.Is(err, syscall.EPIPE) {
-		return err
-	}
-	return nil // whoever read the output has seen enough
+	return m.run(cmd.Context())
 }
 
 func defaultClientID() string {
@@ -236,10 +243,16 @@ func newPrintHandler(out *bufio.Writer, asJSON bool) handler {
 type lockedWriter struct {
 	mu sync.Mutex
 	w  io.Writer // mu
+	// lenient: what cannot be written is dropped. A command must not fail because nobody reads what it says.
+	lenient bool
 }
 
 func (l *lockedWriter) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.w.Write(p)
+	n, err := l.w.Write(p)
+	if l.lenient {
+		return len(p), nil
+	}
+	return n, err
 }

@@ -84,11 +84,27 @@ func (m *member) done(now time.Time) bool {
 	case len(m.finished) == 0:
 		return true
 	case m.givenUp(now):
-		m.cause = errors.Join(m.cause, fmt.Errorf("the gateway could not be told of %s that had been handled: they come again",
-			parkedText(uint64(len(m.finished)))))
+		m.cause = errors.Join(m.cause, m.untold())
 		return true
 	}
 	return false
+}
+
+// untold says what the gateway does not know: all of it comes again.
+func (m *member) untold() error {
+	handled := 0
+	for _, job := range m.finished {
+		if job.outcome.decision == acknowledge {
+			handled++
+		}
+	}
+	text := parkedText(uint64(handled)) + " that had been handled"
+	if rest := len(m.finished) - handled; handled == 0 {
+		text = parkedText(uint64(rest)) + " that had not been handled"
+	} else if rest > 0 {
+		text += fmt.Sprintf(", and of %d that had not", rest)
+	}
+	return fmt.Errorf("the gateway could not be told of %s: they come again", text)
 }
 
 // watchTime does what is due.

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -25,7 +27,7 @@ const (
 	acknowledge decision = iota
 	retry
 	park
-	release // it was not begun
+	release // nothing was done about it: it was not begun, or could not be
 )
 
 // outcome is how the handling of a notification ended. The zero value: it was handled.
@@ -39,7 +41,7 @@ type handler struct {
 	slots int
 	most  int // leases in one call
 	// handle handles leases in a slot, until its context ends, and returns the outcome of each. An error ends the member: its leases
-	// were not handled, and more would not be either.
+	// were not handled, and more would not be either. They are given back. EPIPE says that nobody wants more, which is no failure.
 	handle func(ctx context.Context, slot int, leases []*linksgatev1.Lease) ([]outcome, error)
 }
 
@@ -372,14 +374,18 @@ func (m *member) finish(r result) {
 				m.takeLease(job.next, time.Now())
 			}
 		case r.err != nil:
-			delete(m.jobs, job.id) // it comes again
+			job.state, job.outcome = jobFinished, outcome{decision: release}
+			m.finished = append(m.finished, job)
 		default:
 			job.state, job.outcome = jobFinished, r.outcomes[i]
 			m.finished = append(m.finished, job)
 			m.tell(job)
 		}
 	}
-	if r.err != nil {
+	switch {
+	case errors.Is(r.err, syscall.EPIPE):
+		m.hurry()
+	case r.err != nil:
 		m.leave(r.err)
 	}
 }

@@ -119,7 +119,11 @@ func (m *member) settleResults(s settlement) {
 			again = true
 			continue
 		case outcome != linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK && job.outcome.decision != release:
-			m.notice(fmt.Sprintf("%s was handled too late and may come again: %s", visible(job.id), lostText(s.results[i])))
+			what := "handled"
+			if job.outcome.decision != acknowledge {
+				what = "refused"
+			}
+			m.notice(fmt.Sprintf("%s was %s too late and may come again: %s", visible(job.id), what, lostText(s.results[i])))
 		}
 		delete(m.jobs, job.id)
 	}

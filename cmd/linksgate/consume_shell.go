@@ -11,8 +11,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
@@ -34,7 +37,8 @@ type shells struct {
 	command        string
 	environment    []string
 	stdout, stderr io.Writer
-	slots          []slot // each belongs to the goroutine that handles something in it
+	ran            atomic.Bool // a command could be run
+	slots          []slot      // each belongs to the goroutine that handles something in it
 }
 
 // slot is a process group.
@@ -80,7 +84,52 @@ func (s *shells) handle(ctx context.Context, slot int, leases []*linksgatev1.Lea
 	}
 	// What Wait says beside the state is about pipes that the command did not read or did not close.
 	_ = cmd.Wait()
-	return []outcome{decisionOn(cmd.ProcessState, said.String())}, nil
+	o := decisionOn(cmd.ProcessState, said.String())
+	switch {
+	case o.decision != acknowledge && nobodyReads(s.stdout):
+		return nil, fmt.Errorf("run the command: %w", syscall.EPIPE)
+	case !s.couldRun(cmd.ProcessState.ExitCode()):
+		return nil, fmt.Errorf("--exec %s cannot be run: %s", strconv.Quote(s.command), escaped(o.reason))
+	}
+	return []outcome{o}, nil
+}
+
+// couldRun reports whether the shell could run the command that ended with an exit status. If not, that has nothing to do with the
+// notification. A command may end with such a status of its own accord, so once one was run, only a file that is missing counts.
+func (s *shells) couldRun(exitStatus int) bool {
+	const notExecutable, notFound = 126, 127 // by POSIX, of the shell
+	if exitStatus != notExecutable && exitStatus != notFound {
+		s.ran.Store(true)
+		return true
+	}
+	if !s.ran.Load() {
+		return false
+	}
+	path := strings.Fields(s.command)[0]
+	if !strings.Contains(path, "/") || strings.ContainsAny(path, "\\\"'`$*?[]{}()<>|&;=~#") {
+		return true // not a file, or not as it stands
+	}
+	_, err := exec.LookPath(path)
+	return err == nil
+}
+
+// nobodyReads reports whether output goes to a pipe, or the like, whose reader has gone.
+func nobodyReads(output io.Writer) bool {
+	file, ok := output.(*os.File)
+	if !ok {
+		return false
+	}
+	gone := false
+	raw, err := file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd)}}
+		_, err := unix.Poll(poll, 0)
+		gone = err == nil && poll[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+	})
+	return err == nil && gone
 }
 
 // start starts the command in the group of a slot.

@@ -169,9 +169,21 @@ type consumer struct {
 
 func (w *workplace) consume(arguments ...string) *consumer {
 	w.t.Helper()
+	return w.consumeTo(nil, nil, arguments...)
+}
+
+// consumeTo is consume with a standard output, and with standard error on it instead of where awaitStderr looks.
+func (w *workplace) consumeTo(stdout, stderr *os.File, arguments ...string) *consumer {
+	w.t.Helper()
 	c := &consumer{w: w, stderr: new(lockedBuffer), exited: make(chan struct{})}
 	c.cmd = exec.Command(w.binary, append([]string{"consume", "work", "--address", w.gateway.GRPC}, arguments...)...)
 	c.cmd.Dir, c.cmd.Stderr, c.cmd.WaitDelay = w.dir, c.stderr, time.Second
+	if stdout != nil {
+		c.cmd.Stdout = stdout
+	}
+	if stderr != nil {
+		c.cmd.Stderr = stderr
+	}
 	w.must(c.cmd.Start())
 	go func() { defer close(c.exited); _ = c.cmd.Wait() }()
 	w.t.Cleanup(func() {
@@ -443,6 +455,81 @@ func TestConsumeKillsOnASecondSignalAndAfterTheGrace(t *testing.T) {
 			w.consume("--exec", "true", "--count", "1").awaitExit(exitOK)
 			w.awaitSettled()
 		})
+	}
+}
+
+// What could not be handled because of how consume was called comes to others as if for the first time.
+func TestConsumeGivesBackWhatItCannotHandle(t *testing.T) {
+	for name, test := range map[string]struct {
+		exec     []string
+		nobody   bool   // reads standard output
+		prepare  string // a script, in the file "handle"
+		handled  int    // before the end
+		code     int
+		complain string
+	}{
+		"no such file":          {exec: []string{"--exec", "./missing"}, code: exitFailure, complain: `--exec "./missing" cannot be run: exit status 127: `},
+		"no such program":       {exec: []string{"--exec", "exec no-such-program-anywhere -x"}, code: exitFailure, complain: "cannot be run: exit status 127: "},
+		"not executable":        {exec: []string{"--exec", "./began"}, code: exitFailure, complain: "cannot be run: exit status 126: "},
+		"taken away":            {exec: []string{"--exec", "./handle"}, prepare: `rm handle`, handled: 1, code: exitFailure, complain: `--exec "./handle" cannot be run: `},
+		"nobody reads":          {exec: []string{"--exec", "echo x; echo x >>began"}, nobody: true, code: exitOK},
+		"nobody reads, printed": {nobody: true, code: exitOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const count = 4
+			w := newWorkplace(t, "--max-attempts", "2", "--back-off", "10ms")
+			w.create("began")
+			w.must(os.WriteFile(w.file("handle"), []byte("#!/bin/sh\n"+test.prepare), 0o700))
+			w.send(count)
+			var stdout *os.File
+			if test.nobody {
+				read, write, err := os.Pipe()
+				w.must(err)
+				defer write.Close()
+				stdout = write
+				read.Close()
+			}
+			c := w.consumeTo(stdout, nil, test.exec...)
+			c.awaitExit(test.code)
+			c.awaitStderr(test.complain)
+			if test.nobody && c.stderr.String() != "" {
+				t.Errorf("said %q", c.stderr)
+			}
+			rest := count - test.handled
+			w.consume("--exec", "echo $LINKSGATE_ATTEMPT >>attempts", "--count", strconv.Itoa(rest)).awaitExit(exitOK)
+			if attempts := w.lines("attempts"); strings.Join(attempts, " ") != strings.TrimSpace(strings.Repeat("1 ", rest)) {
+				t.Errorf("attempts %v", attempts)
+			}
+			w.awaitSettled()
+			if n := w.status().GetParked(); n != 0 {
+				t.Errorf("%d parked", n)
+			}
+		})
+	}
+}
+
+// An exit status that means to a shell that there is no such command, of a command that is there, is about its notification.
+func TestConsumeTakesACommandAtItsWord(t *testing.T) {
+	w := newWorkplace(t, "--max-attempts", "1")
+	w.must(os.WriteFile(w.file("handle"), []byte("#!/bin/sh\nread -r json; case $json in *'\"text\":\"2\"'*) exit 127;; esac"), 0o700))
+	w.send(3)
+	w.consume("--exec", "./handle", "--count", "3").awaitExit(exitOK)
+	if parked := w.parked(); len(parked) != 1 || parked[0].GetDetail() != "exit status 127" {
+		t.Errorf("parked: %v", parked)
+	}
+}
+
+// A command may say what it likes, whoever reads it.
+func TestConsumeGoesOnWhenNobodyReadsItsErrors(t *testing.T) {
+	w := newWorkplace(t, "--max-attempts", "1")
+	w.send(3)
+	read, write, err := os.Pipe()
+	w.must(err)
+	defer write.Close()
+	read.Close()
+	w.consumeTo(nil, write, "--exec", "echo one >&2; sleep 0.1; echo two >&2; echo x >>ended", "--count", "3").awaitExit(exitOK)
+	if ended := w.lines("ended"); len(ended) != 3 || len(w.parked()) != 0 {
+		t.Errorf("%d ended, parked: %v", len(ended), w.parked())
 	}
 }
 
