@@ -357,6 +357,10 @@ func TestConsumeSettlesByHowTheCommandEnds(t *testing.T) {
 	if out := w.linksgate(exitFailure, "group", "replay", "work", id, handled); out != handled+"  not parked\n1 notification replayed\n" {
 		t.Errorf("replay: %s", out)
 	}
+	if out := w.linksgate(exitFailure, "group", "purge", "work", handled, handled, w.parked()[0].GetNotification().GetId(), "--dry-run"); !strings.HasSuffix(out, "\n"+
+		handled+"  not parked\n1 notification would be deleted\n") {
+		t.Errorf("dry run of some: %s", out)
+	}
 	if out := w.linksgate(exitOK, "group", "replay", "work", "--all", "--dry-run"); !strings.HasSuffix(out, "\n2 notifications would be replayed\n") {
 		t.Errorf("dry run: %s", out)
 	}

@@ -113,14 +113,13 @@ func (c *parkedChoice) check() error {
 	return nil
 }
 
-// list prints what is chosen, and returns the ids of it. What is not parked is left out.
-func (c *parkedChoice) list(cmd *cobra.Command, client *groupClient, print bool) ([]string, error) {
+// list prints what is chosen, and returns the ids of it, and those of the choice that are not parked.
+func (c *parkedChoice) list(cmd *cobra.Command, client *groupClient, print bool) (ids, notParked []string, err error) {
 	out := bufio.NewWriter(cmd.OutOrStdout())
 	show, finish := parkedTable(out)
-	var ids []string
 	for parked, err := range client.parked(cmd.Context(), c.group) {
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		id := parked.GetNotification().GetId()
 		if !c.all && !slices.Contains(c.ids, id) {
@@ -129,11 +128,16 @@ func (c *parkedChoice) list(cmd *cobra.Command, client *groupClient, print bool)
 		ids = append(ids, id)
 		if print {
 			if err := show(parked); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
-	return ids, finish()
+	for _, id := range c.ids {
+		if !slices.Contains(ids, id) {
+			notParked = append(notParked, id)
+		}
+	}
+	return ids, notParked, finish()
 }
 
 func newGroupReplayCommand(f *groupFlags) *cobra.Command {
@@ -146,17 +150,13 @@ func newGroupReplayCommand(f *groupFlags) *cobra.Command {
 no longer parked then. The exit status is 1 if an ID is not parked.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c.group, c.ids = args[0], args[1:]
+			c.group, c.ids = args[0], unique(args[1:])
 			if err := c.check(); err != nil {
 				return err
 			}
 			return f.call(func(client *groupClient) error {
 				if dryRun {
-					ids, err := c.list(cmd, client, true)
-					if err == nil {
-						fmt.Fprintln(cmd.OutOrStdout(), parkedText(uint64(len(ids)))+" would be replayed")
-					}
-					return err
+					return c.preview(cmd, client, "would be replayed")
 				}
 				return c.replay(cmd, client)
 			})
@@ -165,6 +165,15 @@ no longer parked then. The exit status is 1 if an ID is not parked.`,
 	cmd.Flags().BoolVar(&c.all, "all", false, "everything that is parked")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only list what would be replayed")
 	return cmd
+}
+
+// preview lists what a command would be about.
+func (c *parkedChoice) preview(cmd *cobra.Command, client *groupClient, verb string) error {
+	ids, notParked, err := c.list(cmd, client, true)
+	if err != nil {
+		return err
+	}
+	return (&parkedTally{uint64(len(ids)), notParked}).report(cmd, verb, nil)
 }
 
 func (c *parkedChoice) replay(cmd *cobra.Command, client *groupClient) error {
@@ -229,7 +238,7 @@ the log. With --all, exactly those that are parked when it begins; it asks first
 is told --yes. The exit status is 1 if an ID is not parked.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c.group, c.ids = args[0], args[1:]
+			c.group, c.ids = args[0], unique(args[1:])
 			if err := c.check(); err != nil {
 				return err
 			}
@@ -246,19 +255,18 @@ is told --yes. The exit status is 1 if an ID is not parked.`,
 }
 
 func (c *parkedChoice) purge(cmd *cobra.Command, client *groupClient, yes, dryRun bool) error {
+	if dryRun {
+		return c.preview(cmd, client, "would be deleted")
+	}
 	chosen := c.ids
-	if c.all || dryRun {
+	if c.all {
 		// What is parked from here on has been seen by nobody: it stays.
 		var err error
-		if chosen, err = c.list(cmd, client, dryRun); err != nil {
+		if chosen, _, err = c.list(cmd, client, false); err != nil {
 			return err
 		}
 	}
 	count := parkedText(uint64(len(chosen)))
-	if dryRun {
-		fmt.Fprintln(cmd.OutOrStdout(), count+" would be deleted")
-		return nil
-	}
 	if c.all && !yes && len(chosen) > 0 {
 		if err := confirm(cmd, "Delete "+count+" for good?"); err != nil {
 			return err

@@ -103,23 +103,59 @@ func (c *quarantineClient) entries(ctx context.Context, request *linksgatev1.Lis
 	}
 }
 
-// get returns entries in the order of arrival. It refuses ids that are not there before anything is done to the others.
-func (c *quarantineClient) get(ctx context.Context, ids []string) ([]*linksgatev1.QuarantineEntry, error) {
+// get returns entries in the order of arrival. Of ids that give none it tells absent, which says whether to go on, and why there is none.
+func (c *quarantineClient) get(ctx context.Context, ids []string, absent func(id string, why error) error) ([]*linksgatev1.QuarantineEntry, error) {
 	var entries []*linksgatev1.QuarantineEntry
-	for _, id := range ids {
+	for _, id := range unique(ids) {
 		response, err := c.GetQuarantineEntry(ctx, &linksgatev1.GetQuarantineEntryRequest{Id: id})
-		if err != nil {
+		switch {
+		case err == nil:
+			entries = append(entries, response.GetEntry())
+		case isHopeless(status.Code(err)):
 			return nil, c.explain("get "+visible(id), err)
+		default:
+			if err := absent(id, err); err != nil {
+				return nil, err
+			}
 		}
-		if slices.ContainsFunc(entries, func(e *linksgatev1.QuarantineEntry) bool { return e.GetId() == id }) {
-			continue
-		}
-		entries = append(entries, response.GetEntry())
 	}
 	slices.SortStableFunc(entries, func(a, b *linksgatev1.QuarantineEntry) int {
 		return a.GetReceivedAt().AsTime().Compare(b.GetReceivedAt().AsTime())
 	})
 	return entries, nil
+}
+
+// unique returns ids without repetitions.
+func unique(ids []string) []string {
+	var once []string
+	for _, id := range ids {
+		if !slices.Contains(once, id) {
+			once = append(once, id)
+		}
+	}
+	return once
+}
+
+// isHopeless reports whether a call that failed with a code was about the gateway, not about one entry.
+func isHopeless(code codes.Code) bool {
+	switch code {
+	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.Unimplemented, codes.Unauthenticated, codes.PermissionDenied:
+		return true
+	}
+	return false
+}
+
+// whyAbsent says why an id is of no entry; "" if the error is about something else.
+func (c *quarantineClient) whyAbsent(err error) string {
+	switch status.Code(err) {
+	case codes.NotFound:
+		return "not in quarantine: it was released, purged, or is no longer retained"
+	case codes.InvalidArgument:
+		return "not the id of a quarantine entry: list shows the ids"
+	case codes.FailedPrecondition:
+		return "not in quarantine: the id belongs to another gateway's log; is " + visible(c.address) + " the right address?"
+	}
+	return ""
 }
 
 // explain turns the error of a call into one that says what to do.
@@ -128,16 +164,13 @@ func (c *quarantineClient) explain(what string, err error) error {
 	if err := c.examineFailure(st.Code(), c.address); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
+	if why := c.whyAbsent(err); why != "" {
+		return fmt.Errorf("%s: %s", what, why)
+	}
 	advice := "the gateway's log says more"
 	switch st.Code() {
 	case codes.Unavailable, codes.DeadlineExceeded:
 		advice = "is the gateway running at " + visible(c.address) + "? Nothing is lost by trying again"
-	case codes.NotFound:
-		advice = "it was released, purged, or is no longer retained"
-	case codes.FailedPrecondition:
-		advice = "the id belongs to another gateway's log: is " + visible(c.address) + " the right address?"
-	case codes.InvalidArgument:
-		advice = "list shows the ids"
 	case codes.Unimplemented, codes.Unknown:
 		advice = "is " + visible(c.address) + " the gRPC address of a Linksgate?"
 	case codes.Canceled:
@@ -239,10 +272,10 @@ func (c *choice) check(ids []string) error {
 	return nil
 }
 
-// entries yields the chosen entries in the order of arrival.
-func (c *choice) entries(ctx context.Context, client *quarantineClient, ids []string) (iter.Seq2[*linksgatev1.QuarantineEntry, error], error) {
+// entries yields the chosen entries in the order of arrival. Of ids that give none it tells absent, as get does.
+func (c *choice) entries(ctx context.Context, client *quarantineClient, ids []string, absent func(string, error) error) (iter.Seq2[*linksgatev1.QuarantineEntry, error], error) {
 	if !c.all {
-		entries, err := client.get(ctx, ids)
+		entries, err := client.get(ctx, ids, absent)
 		return func(yield func(*linksgatev1.QuarantineEntry, error) bool) {
 			for _, entry := range entries {
 				if !yield(entry, nil) {

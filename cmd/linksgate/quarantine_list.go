@@ -100,14 +100,14 @@ func newQuarantineShowCommand(f *quarantineFlags) *cobra.Command {
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			return f.call(func(client *quarantineClient) error {
-				entries, err := client.get(cmd.Context(), ids)
+				response, err := client.GetQuarantineEntry(cmd.Context(), &linksgatev1.GetQuarantineEntryRequest{Id: ids[0]})
 				if err != nil {
-					return err
+					return client.explain("get "+visible(ids[0]), err)
 				}
 				if asJSON {
-					return writeMessage(cmd.OutOrStdout(), entries[0])
+					return writeMessage(cmd.OutOrStdout(), response.GetEntry())
 				}
-				_, err = io.WriteString(cmd.OutOrStdout(), entryText(entries[0]))
+				_, err = io.WriteString(cmd.OutOrStdout(), entryText(response.GetEntry()))
 				return err
 			})
 		},

@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -17,7 +16,8 @@ const releaseLong = `Release verifies entries again, with the configuration that
 verifies is appended to the log, exactly once, and leaves the quarantine; the rest
 stays. Its time of receipt remains that of its arrival.
 
-The exit status is 1 if an entry could not be released.`
+An ID that is not in quarantine keeps the others from nothing. The exit status is 1 if
+an entry could not be released.`
 
 // releaser releases entries and counts.
 type releaser struct {
@@ -53,7 +53,7 @@ func newQuarantineReleaseCommand(f *quarantineFlags) *cobra.Command {
 }
 
 func (r *releaser) run(ctx context.Context, c *choice, ids []string) error {
-	entries, err := c.entries(ctx, r.client, ids)
+	entries, err := c.entries(ctx, r.client, ids, r.fail)
 	if err != nil {
 		return err
 	}
@@ -76,13 +76,20 @@ func (r *releaser) run(ctx context.Context, c *choice, ids []string) error {
 // release releases one entry and prints what became of it. It returns an error only if going on is of no use.
 func (r *releaser) release(ctx context.Context, id string) error {
 	response, err := r.client.ReleaseQuarantineEntry(ctx, &linksgatev1.ReleaseQuarantineEntryRequest{Id: id, Force: r.force, DryRun: r.dryRun})
-	switch status.Code(err) {
-	case codes.OK:
-		return r.print(id, response)
-	case codes.NotFound:
+	if err != nil {
+		return r.fail(id, err)
+	}
+	return r.print(id, response)
+}
+
+// fail tells of an entry that could not be released. It returns an error as release does.
+func (r *releaser) fail(id string, err error) error {
+	why := r.client.whyAbsent(err)
+	switch {
+	case why != "":
 		r.gone++
-		return r.line(id, "no longer in quarantine")
-	case codes.Unavailable, codes.Canceled, codes.DeadlineExceeded, codes.Unimplemented:
+		return r.line(id, why)
+	case isHopeless(status.Code(err)):
 		r.failed++
 		return r.client.explain("release "+visible(id), err)
 	}
@@ -131,17 +138,17 @@ func releaseReason(v *linksgatev1.Verification) string {
 }
 
 func (r *releaser) summary() string {
-	verb := ""
+	verb := "released"
 	if r.dryRun {
-		verb = "would be "
+		verb = "would be released"
 	}
-	text := fmt.Sprintf("%s%d released", verb, r.released)
+	text := fmt.Sprintf("%d %s", r.released, verb)
 	for _, part := range []struct {
 		n    int
 		what string
 	}{
 		{r.before, "released before"}, {r.copies, "copies of what the log holds"}, {r.refused, "not verified, still in quarantine"},
-		{r.gone, "no longer there"}, {r.failed, "failed"},
+		{r.gone, "not in quarantine"}, {r.failed, "failed"},
 	} {
 		if part.n > 0 {
 			text += fmt.Sprintf(", %d %s", part.n, part.what)

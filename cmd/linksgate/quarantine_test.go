@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -167,7 +168,7 @@ func TestNotificationsRefusedForAWrongSecretAreReleased(t *testing.T) {
 
 	s.start(t, rightSecret)
 	dry := runs(t, exitOK, "quarantine", "release", "--all", "--dry-run")
-	if strings.Count(dry, "would be released: verified md5 secret=notification-secret reading=") != count || !strings.HasSuffix(dry, "\nwould be 100 released\n") {
+	if strings.Count(dry, "would be released: verified md5 secret=notification-secret reading=") != count || !strings.HasSuffix(dry, "\n100 would be released\n") {
 		t.Errorf("dry run:\n%s", dry)
 	}
 	if len(inQuarantine(t)) != count || len(inLog(t)) != 0 {
@@ -326,13 +327,34 @@ func TestReleaseByIDIsInOrderOfArrival(t *testing.T) {
 	if want := []string{body(0), body(1), body(3)}; fmt.Sprint(order) != fmt.Sprint(want) {
 		t.Errorf("the log holds %v, want %v", order, want)
 	}
-	// One that is not there is refused before anything is done to the others.
-	runs(t, exitFailure, "quarantine", "release", id(2), id(0))
-	if len(inLog(t)) != 3 {
-		t.Error("released beside an id that is not there")
+	// One that is not there is told, and keeps the others from nothing.
+	otherLog, elsewhere := "6w7v28hpc8bfm-q1", "x"
+	missing := []string{
+		id(0) + "  not in quarantine: it was released, purged, or is no longer retained\n",
+		elsewhere + "  not the id of a quarantine entry: list shows the ids\n", otherLog + "  not in quarantine: ",
 	}
-	forced := runs(t, exitOK, "quarantine", "release", "--force", id(4), id(2))
-	if !strings.Contains(forced, ": forced, it does not verify\n") || !strings.Contains(forced, ": verified md5 ") || !strings.HasSuffix(forced, "\n2 released\n") {
+	for _, tt := range []struct{ command, last string }{
+		{"release --dry-run", "\n1 would be released, 3 not in quarantine\n"},
+		{"purge --dry-run", "\n1 entry would be deleted, 3 not in quarantine\n"},
+		{"release", "\n1 released, 3 not in quarantine\n"},
+		{"purge", "\n0 entries deleted, 4 not in quarantine\n"},
+	} {
+		args := append([]string{"quarantine"}, strings.Fields(tt.command)...)
+		out := runs(t, exitFailure, append(args, id(0), elsewhere, otherLog, id(0), id(2), id(2))...)
+		for _, want := range missing {
+			if strings.Count(out, want) != 1 {
+				t.Errorf("%s: lacks %q:\n%s", tt.command, want, out)
+			}
+		}
+		if !strings.HasSuffix(out, tt.last) {
+			t.Errorf("%s: want %q:\n%s", tt.command, tt.last, out)
+		}
+	}
+	if _, stderr := execute(t, io.Discard, "quarantine", "show", "x"); stderr != "get x: not the id of a quarantine entry: list shows the ids" {
+		t.Errorf("show: %s", stderr)
+	}
+	forced := runs(t, exitOK, "quarantine", "release", "--force", id(4), id(4))
+	if !strings.Contains(forced, ": forced, it does not verify\n") || !strings.HasSuffix(forced, "\n1 released\n") {
 		t.Errorf("forced:\n%s", forced)
 	}
 	if status := inLog(t)[4].GetVerification().GetStatus(); status != linksgatev1.VerificationStatus_VERIFICATION_STATUS_FORCED {
@@ -351,7 +373,10 @@ func TestPurge(t *testing.T) {
 	if out := runs(t, exitOK, "quarantine", "purge", "--all", "--account", "other", "--dry-run"); !strings.HasSuffix(out, "\n3 entries would be deleted\n") {
 		t.Errorf("dry run:\n%s", out)
 	}
-	runs(t, exitUsage, "quarantine", "purge", "--all")
+	if code, stderr := execute(t, io.Discard, "quarantine", "purge", "--all"); code != exitUsage || stderr != "Delete 6 entries for good? Type yes: \n--all deletes for good: "+
+		"see with --dry-run what, then confirm with --yes" {
+		t.Errorf("nobody answers: exit status %d, %q", code, stderr)
+	}
 	if left := inQuarantine(t); len(left) != len(entries) {
 		t.Fatalf("%d entries are left", len(left))
 	}
@@ -374,8 +399,8 @@ func TestPurge(t *testing.T) {
 func TestEntriesThatVanishAreNoFailure(t *testing.T) {
 	s := newSite(t)
 	for _, tt := range []struct{ command, want string }{
-		{"release", "2 released, 1 no longer there\n"},
-		{"purge --yes", "2 entries deleted, 1 no longer there\n"},
+		{"release", "2 released, 1 not in quarantine\n"},
+		{"purge --yes", "2 entries deleted, 1 not in quarantine\n"},
 	} {
 		s.start(t, wrongSecret)
 		for n := range 3 {
