@@ -45,7 +45,7 @@ func (c *connection) tlsConfig() (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.ca != "" {
-		pem, err := os.ReadFile(c.ca)
+		pem, err := readFile(c.ca)
 		if err != nil {
 			return nil, fmt.Errorf("read --ca: %w", err)
 		}

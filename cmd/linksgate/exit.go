@@ -11,7 +11,7 @@ import (
 const (
 	exitOK      = 0
 	exitFailure = 1 // also: an answer that was not as expected, a signature that does not hold
-	exitUsage   = 2 // what was asked for makes no sense, or cannot be done without more
+	exitUsage   = 2 // what was asked for makes no sense, or cannot be done without more; of verify: there is no answer
 )
 
 // errReported ends a command with exitFailure after it has printed all there is

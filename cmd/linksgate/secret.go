@@ -43,7 +43,7 @@ func (f *secretFlags) read() (signature.Secret, error) {
 		}
 		return signature.Secret{Name: "environment variable " + f.env, Value: value}, nil
 	default:
-		data, err := os.ReadFile(f.file)
+		data, err := readFile(f.file)
 		if err != nil {
 			return signature.Secret{}, fmt.Errorf("read --%s-file: %w", f.prefix, err)
 		}

@@ -19,7 +19,7 @@ type tokenFile struct {
 // read returns the token, or "" when there is no file yet. An empty file is an
 // error: to take it for no file would leave notifications out unseen.
 func (f *tokenFile) read() (string, error) {
-	data, err := os.ReadFile(f.path)
+	data, err := readFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}

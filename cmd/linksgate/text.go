@@ -72,10 +72,31 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
+// greatestInput is in bytes, and far more than a secret, a body or a request's headers take. A device may have no end.
+const greatestInput = 16 << 20
+
 // readInput reads the file that a flag names, or standard input for "-".
 func readInput(name string, stdin io.Reader) ([]byte, error) {
 	if name == "-" {
-		return io.ReadAll(stdin)
+		return readBounded("standard input", stdin)
 	}
-	return os.ReadFile(name)
+	return readFile(name)
+}
+
+// readFile reads a file, or a pipe, of up to greatestInput.
+func readFile(name string) ([]byte, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readBounded(name, file)
+}
+
+func readBounded(name string, r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, greatestInput+1))
+	if err == nil && len(data) > greatestInput {
+		err = fmt.Errorf("%s has more than %d MiB", name, greatestInput>>20)
+	}
+	return data, err
 }

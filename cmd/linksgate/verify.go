@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -26,8 +25,8 @@ the text that was signed under each. *** stands in the place of the secret.
 The body is read from --body, or from standard input. Its bytes count: copy them
 from the raw request, not from a viewer that formats JSON.
 
-The exit status is 0 when the signature holds, 1 when it does not, and 2 when the
-question makes no sense.`
+The exit status is 0 when the signature holds, 1 when it does not, and 2 when there is
+no answer: the question makes no sense, or a file cannot be read.`
 
 const verifyExample = `  # md5: an SMS from a SIM
   linksgate verify --header 'x-lf-md5: OGM0NmQ0ODJiOGJlNjE0OWYzMzYwMmQzZGU4NDY4OGQ=' \
@@ -55,19 +54,14 @@ func newVerifyCommand() *cobra.Command {
 		Example: verifyExample,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			result, err := f.verify(cmd.InOrStdin())
-			if err != nil {
-				return err
+			holds, err := f.answer(cmd.InOrStdin(), cmd.OutOrStdout())
+			switch {
+			case err != nil:
+				return usageError{err} // exitFailure is the answer no
+			case !holds:
+				return errReported
 			}
-			if f.json {
-				err = printJSON(cmd.OutOrStdout(), result)
-			} else {
-				_, err = io.WriteString(cmd.OutOrStdout(), result.text())
-			}
-			if err == nil && !result.Holds {
-				err = errReported
-			}
-			return err
+			return nil
 		},
 	}
 	flags := cmd.Flags()
@@ -79,6 +73,19 @@ func newVerifyCommand() *cobra.Command {
 	flags.StringVar(&f.keyID, "key-id", "", "`ID` that x-lf-signature must name; any when not given")
 	flags.BoolVar(&f.json, "json", false, "report as one line of JSON")
 	return cmd
+}
+
+// answer prints the answer to the question that the flags ask.
+func (f *verifyFlags) answer(stdin io.Reader, out io.Writer) (holds bool, err error) {
+	result, err := f.verify(stdin)
+	if err != nil {
+		return false, err
+	}
+	if f.json {
+		return result.Holds, printJSON(out, result)
+	}
+	_, err = io.WriteString(out, result.text())
+	return result.Holds, err
 }
 
 // verifyResult is the report.
@@ -149,7 +156,7 @@ func (f *verifyFlags) readHeaders() (http.Header, error) {
 	}
 	lines := f.headers
 	if f.headersFile != "" {
-		data, err := os.ReadFile(f.headersFile)
+		data, err := readFile(f.headersFile)
 		if err != nil {
 			return nil, fmt.Errorf("read --headers-file: %w", err)
 		}
