@@ -44,17 +44,24 @@ func (c *connection) tlsConfig() (*tls.Config, error) {
 		return nil, nil
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	var err error
 	if c.ca != "" {
-		pem, err := readFile(c.ca)
-		if err != nil {
-			return nil, fmt.Errorf("read --ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, usagef("--ca: %s holds no PEM certificate", c.ca)
-		}
+		config.RootCAs, err = readCA(c.ca)
 	}
-	return config, nil
+	return config, err
+}
+
+// readCA reads what --ca names.
+func readCA(name string) (*x509.CertPool, error) {
+	pem, err := readFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read --ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, usagef("--ca: %s holds no PEM certificate", name)
+	}
+	return pool, nil
 }
 
 // dial prepares a connection; it is made when it is needed, and again whenever it

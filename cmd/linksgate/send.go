@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
@@ -30,11 +33,17 @@ URL is either that of one kind, as Linksfield would be given it:
 or that of an account, to which all kinds, or those of --kind, are sent in turn:
     http://HOST/linksfield/ACCOUNT
 
+Made-up bodies are numbered, and differ from those of other runs, which a gateway
+would take for copies of them; --first makes the same ones again.
+
 Expected is a 2xx, and 401 where the signature was made wrong on purpose. The
 exit status is 1 when any other answer, or none, came back. Ctrl-C ends early
 and still reports.
 
 Kinds: %s.`
+
+// greatestConcurrency keeps what is counted for each connection within some 300 MiB.
+const greatestConcurrency = 4096
 
 const sendExample = `  # One SMS from a SIM
   linksgate send http://localhost:8080/linksfield/acme/sms-received --secret-file md5.secret
@@ -59,6 +68,8 @@ type sendFlags struct {
 	body         string
 	secret, key  secretFlags
 	keyID        string
+	first        uint64
+	ca           string
 	timeout      time.Duration
 	json         bool
 }
@@ -72,6 +83,11 @@ func newSendCommand() *cobra.Command {
 		Example: sendExample,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if !cmd.Flags().Changed("first") {
+				f.first = someNumber()
+			} else if f.body != "" {
+				return usagef("--first and --body exclude each other")
+			}
 			load, err := f.load(args[0], cmd.InOrStdin())
 			if err != nil {
 				return err
@@ -83,14 +99,16 @@ func newSendCommand() *cobra.Command {
 	flags.StringSliceVar(&f.kinds, "kind", []string{"all"}, "kinds to send to an account's URL, in turn: `KIND,...` or all")
 	flags.Uint64Var(&f.count, "count", 1, "`NUMBER` of notifications; 0: until Ctrl-C")
 	flags.Float64Var(&f.rate, "rate", 0, "most notifications per second (`NUMBER`); 0: as fast as answers come")
-	flags.IntVar(&f.concurrency, "concurrency", 1, "`NUMBER` of connections, each with one request at a time")
+	flags.IntVar(&f.concurrency, "concurrency", 1, "`NUMBER` of connections, each with one request at a time, up to "+strconv.Itoa(greatestConcurrency))
 	flags.IntVar(&f.duplicates, "duplicates", 0, "send each notification again, byte for byte, this `NUMBER` of times")
 	flags.StringVar(&f.badSignature, "bad-signature", "0", "how many to sign wrongly, spread evenly: a `NUMBER`, or a fraction such as 0.1")
 	flags.BoolVar(&f.unsigned, "unsigned", false, "leave the signature out")
 	flags.StringVar(&f.body, "body", "", "send the bytes of `FILE` (-: standard input) instead of made-up bodies")
+	flags.Uint64Var(&f.first, "first", 0, "`NUMBER` of the first made-up notification: the same gives the same bodies again; default: one that no other run is likely to have")
 	f.secret.register(flags, "secret", "the notification secret, for the kinds signed with md5")
 	flags.StringVar(&f.keyID, "key-id", "", "`ID` of the key, for the kinds signed with hmac-sha1")
 	f.key.register(flags, "key", "the key, for the kinds signed with hmac-sha1")
+	flags.StringVar(&f.ca, "ca", "", "`FILE` of PEM certificates to trust instead of the system's, for an https URL")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Second, "longest wait for one answer (`DURATION`)")
 	flags.BoolVar(&f.json, "json", false, "report as one line of JSON")
 	return cmd
@@ -113,6 +131,10 @@ func (f *sendFlags) load(rawURL string, stdin io.Reader) (*load, error) {
 	if err != nil {
 		return nil, err
 	}
+	client, err := f.client(rawURL)
+	if err != nil {
+		return nil, err
+	}
 	l := &load{
 		targets:    targets,
 		sender:     sender,
@@ -122,7 +144,8 @@ func (f *sendFlags) load(rawURL string, stdin io.Reader) (*load, error) {
 		duplicates: f.duplicates,
 		workers:    f.concurrency,
 		rate:       f.rate,
-		client:     newSendClient(f.concurrency, f.timeout),
+		client:     client,
+		first:      f.first,
 	}
 	if f.body == "" {
 		return l, nil
@@ -140,6 +163,8 @@ func (f *sendFlags) check() error {
 	switch {
 	case f.concurrency < 1:
 		return usagef("--concurrency must be at least 1")
+	case f.concurrency > greatestConcurrency:
+		return usagef("--concurrency must be at most %d: more connections than that say something about this machine, not about the gateway", greatestConcurrency)
 	case f.duplicates < 0:
 		return usagef("--duplicates must not be negative")
 	case !(f.rate >= 0):
@@ -237,10 +262,33 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
+// someNumber is a number to begin with that another run hardly comes near. The simulator's SIMs begin anew with each thousand, and
+// its ICCIDs have room for twelve digits.
+func someNumber() uint64 {
+	const thousands = 1_000_000_000
+	return rand.Uint64N(thousands) * simulator.SIMs
+}
+
+func (f *sendFlags) client(rawURL string) (*http.Client, error) {
+	var trusted *x509.CertPool
+	if f.ca != "" {
+		if !strings.HasPrefix(strings.ToLower(rawURL), "https:") {
+			return nil, usagef("--ca is for an https URL, and %s is none", rawURL)
+		}
+		var err error
+		if trusted, err = readCA(f.ca); err != nil {
+			return nil, err
+		}
+	}
+	return newSendClient(f.concurrency, f.timeout, trusted), nil
+}
+
 // newSendClient keeps one connection for each worker, and takes a redirect for
 // what it is: an answer that Linksfield would hardly follow.
-func newSendClient(workers int, timeout time.Duration) *http.Client {
+// The certificates to trust may be nil: the system's.
+func newSendClient(workers int, timeout time.Duration, trusted *x509.CertPool) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: trusted}
 	transport.MaxIdleConns = workers
 	transport.MaxIdleConnsPerHost = workers
 	transport.MaxConnsPerHost = workers

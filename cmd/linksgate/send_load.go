@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -26,6 +28,7 @@ type load struct {
 	sender     *simulator.Sender
 	forger     *simulator.Sender // of the same notifications, with wrong signatures
 	body       []byte            // of every notification; nil: made up
+	first      uint64            // number of the first made-up body
 	count      uint64            // of notifications; 0: until the context ends
 	bad        share             // of the notifications are signed wrongly
 	duplicates int               // of each notification, after the first
@@ -98,7 +101,7 @@ func (l *load) make(target sendTarget, i uint64, bad bool) (simulator.Notificati
 	if l.body != nil {
 		return sender.MakeWithBody(target.kind, l.body)
 	}
-	return sender.Make(target.kind, i)
+	return sender.Make(target.kind, l.first+i)
 }
 
 func (l *load) progress() string {
@@ -302,6 +305,8 @@ func (r *sendResult) advice() string {
 		switch {
 		case a.expected():
 			continue
+		case a.status == 0 && errors.As(r.firstError, new(*tls.CertificateVerificationError)):
+			text = "no answer: the certificate is not trusted; --ca FILE names the certificates to trust"
 		case a.status == 0:
 			text = "no answer: is the gateway running at this address?"
 		case a.bad:

@@ -2,9 +2,16 @@ package main
 
 import (
 	"context"
+	"encoding/pem"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,7 +100,7 @@ func TestSendEndsEarly(t *testing.T) {
 		count:   100,
 		bad:     share{total: 1},
 		workers: 1,
-		client:  newSendClient(1, time.Minute),
+		client:  newSendClient(1, time.Minute, nil),
 	}
 	result, err := l.run(ctx)
 	if err != nil {
@@ -125,12 +132,55 @@ func TestDuplicatesAreIdentical(t *testing.T) {
 		bad:        share{total: 1},
 		duplicates: 2,
 		workers:    1,
-		client:     newSendClient(1, time.Minute),
+		client:     newSendClient(1, time.Minute, nil),
 	}
 	if _, err := l.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if len(seen) != 6 || seen[0] != seen[1] || seen[1] != seen[2] || seen[2] == seen[3] {
 		t.Errorf("received %q", seen)
+	}
+}
+
+// A gateway takes the same body for a copy: runs have bodies of their own, unless they are asked for the same.
+func TestRunsOfSendHaveBodiesOfTheirOwn(t *testing.T) {
+	var mu sync.Mutex
+	got := map[string]int{}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		got[string(body)]++
+	}))
+	defer server.Close()
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	send := func(code int, flags ...string) string {
+		args := append([]string{"send", server.URL + "/linksfield/acme/data-usage-alert", "--unsigned", "--count", "3"}, flags...)
+		got, stderr := execute(t, io.Discard, args...)
+		if got != code {
+			t.Errorf("%v: exit status %d, %s", flags, got, stderr)
+		}
+		return stderr
+	}
+	send(exitOK, "--ca", ca)
+	send(exitOK, "--ca", ca)
+	if len(got) != 6 {
+		t.Errorf("two runs sent %v", got)
+	}
+	clear(got)
+	send(exitOK, "--ca", ca, "--first", "7")
+	send(exitOK, "--ca", ca, "--first", "7")
+	if len(got) != 3 {
+		t.Errorf("two runs of the same sent %v", got)
+	}
+	if stderr := send(exitFailure); !strings.Contains(stderr, "--ca FILE names the certificates to trust") {
+		t.Errorf("not trusted: %s", stderr)
 	}
 }
