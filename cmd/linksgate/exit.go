@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -36,10 +37,11 @@ func (e runError) Unwrap() error { return e.error }
 func markErrors(cmd *cobra.Command) {
 	if args := cmd.Args; args != nil && cmd.HasParent() {
 		cmd.Args = func(cmd *cobra.Command, given []string) error {
-			if err := args(cmd, given); err != nil {
-				return usagef("%w; see %s --help", err, cmd.CommandPath())
+			err := args(cmd, given)
+			if usage := new(usageError); err == nil || errors.As(err, usage) {
+				return err
 			}
-			return nil
+			return usagef("%s; see %s --help\n  usage: %s", argumentProblem(cmd.Use, given), cmd.CommandPath(), cmd.UseLine())
 		}
 	}
 	if runE := cmd.RunE; runE != nil {
@@ -52,6 +54,29 @@ func markErrors(cmd *cobra.Command) {
 	}
 	for _, child := range cmd.Commands() {
 		markErrors(child)
+	}
+}
+
+// argumentProblem names the arguments that are missing, or the first that is too many. A command's Use names them, those in brackets
+// may be left out, and what is in braces is for the command itself to check.
+func argumentProblem(use string, given []string) string {
+	var required []string
+	most := 0
+	for _, word := range strings.Fields(use)[1:] {
+		if strings.HasPrefix(word, "{") {
+			break
+		}
+		if most++; !strings.HasPrefix(word, "[") {
+			required = append(required, word)
+		}
+	}
+	switch missing := required[min(len(given), len(required)):]; len(missing) {
+	case 0:
+		return fmt.Sprintf("unexpected argument %q", given[min(most, len(given)-1)])
+	case 1:
+		return missing[0] + " is missing"
+	default:
+		return strings.Join(missing, " and ") + " are missing"
 	}
 }
 

@@ -54,14 +54,18 @@ gives them to the group again, purge deletes them; in the log they stay in any c
 				if asJSON {
 					show, finish = func(p *linksgatev1.ParkedNotification) error { return writeMessage(out, p) }, out.Flush
 				}
+				none := true
 				for parked, err := range client.parked(cmd.Context(), args[0]) {
 					if err == nil {
-						err = show(parked)
+						none, err = false, show(parked)
 					}
 					if err != nil {
 						_ = finish() // what there is before it
 						return err
 					}
+				}
+				if none {
+					tellNone(cmd, visible(args[0])+" has parked nothing")
 				}
 				return finish()
 			})

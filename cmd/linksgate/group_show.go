@@ -25,14 +25,18 @@ func newGroupListCommand(f *groupFlags) *cobra.Command {
 				if asJSON {
 					show, finish = func(g *linksgatev1.Group) error { return writeMessage(out, g) }, out.Flush
 				}
+				none := true
 				for group, err := range client.all(cmd.Context()) {
 					if err == nil {
-						err = show(group)
+						none, err = false, show(group)
 					}
 					if err != nil {
 						_ = finish() // what there is before it
 						return err
 					}
+				}
+				if none {
+					tellNone(cmd, "there is no group; linksgate group create makes one")
 				}
 				return finish()
 			})

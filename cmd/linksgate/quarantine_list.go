@@ -34,14 +34,21 @@ func newQuarantineListCommand(f *quarantineFlags) *cobra.Command {
 				if asJSON {
 					show, finish = func(e *linksgatev1.QuarantineEntry) error { return writeMessage(out, e) }, out.Flush
 				}
+				none := true
 				for entry, err := range client.entries(cmd.Context(), request) {
 					if err == nil {
-						err = show(entry)
+						none, err = false, show(entry)
 					}
 					if err != nil {
 						_ = finish() // what there is before it
 						return err
 					}
+				}
+				switch {
+				case none && filter.given():
+					tellNone(cmd, "the filters select no entry of the quarantine")
+				case none:
+					tellNone(cmd, "the quarantine is empty")
 				}
 				return finish()
 			})

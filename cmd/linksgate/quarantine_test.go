@@ -396,6 +396,28 @@ func TestPurge(t *testing.T) {
 	}
 }
 
+func TestEmptyListsSaySo(t *testing.T) {
+	s := newSite(t)
+	s.start(t, rightSecret)
+	for _, tt := range []struct{ command, want string }{
+		{"quarantine list", "the quarantine is empty"},
+		{"quarantine list --kind cube", "the filters select no entry"},
+		{"group list", "there is no group; linksgate group create makes one"},
+		{"group parked g", "g has parked nothing"},
+	} {
+		if tt.command == "group parked g" {
+			runs(t, exitOK, "group", "create", "g")
+		}
+		for _, flags := range [][]string{nil, {"--json"}} {
+			var out bytes.Buffer
+			code, stderr := execute(t, &out, append(strings.Fields(tt.command), flags...)...)
+			if code != exitOK || out.String() != "" || !strings.HasPrefix(stderr, "linksgate: "+tt.want) {
+				t.Errorf("%s %v: exit status %d, %q, %q", tt.command, flags, code, out.String(), stderr)
+			}
+		}
+	}
+}
+
 func TestEntriesThatVanishAreNoFailure(t *testing.T) {
 	s := newSite(t)
 	for _, tt := range []struct{ command, want string }{

@@ -26,9 +26,9 @@ func newRootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true, // run prints them
 		SilenceUsage:  true,
-
-		SuggestionsMinimumDistance: 2,
+		Version:       builtFrom().text(),
 	}
+	root.SetVersionTemplate("{{.Version}}")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
@@ -43,6 +43,7 @@ func newRootCommand() *cobra.Command {
 		newGroupCommand(),
 		newConsumeCommand(),
 		newDoctorCommand(),
+		newVersionCommand(),
 	)
 	markErrors(root)
 	return root
@@ -53,8 +54,9 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	hint := ""
+	cmd.SuggestionsMinimumDistance = 2 // typing mistakes
 	if similar := cmd.SuggestionsFor(args[0]); len(similar) > 0 {
 		hint = fmt.Sprintf("; did you mean %s?", strings.Join(similar, " or "))
 	}
-	return usagef("unknown command %q%s; see linksgate --help", args[0], hint)
+	return usagef("unknown command %q%s; see %s --help", args[0], hint, cmd.CommandPath())
 }

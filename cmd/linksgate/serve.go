@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -225,14 +224,6 @@ func retention(s server.Serving) string {
 		}
 	}
 	return fmt.Sprintf("%s, %.1f GiB, the oldest goes first", age, float64(s.Log.MaxBytes)/(1<<30))
-}
-
-// version is the version that the binary was built from.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"text/tabwriter"
+
+	"github.com/spf13/cobra"
 )
 
 // tableRows is how many rows are aligned with each other.
@@ -38,4 +40,9 @@ func (t *pieceTable) finish() error {
 		return err
 	}
 	return t.out.Flush()
+}
+
+// tellNone says that a list is empty, where it disturbs nobody who reads the list.
+func tellNone(cmd *cobra.Command, text string) {
+	fmt.Fprintln(cmd.ErrOrStderr(), "linksgate: "+text)
 }
