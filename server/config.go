@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -169,23 +170,24 @@ type KindConfig struct {
 // Duration is a time.Duration that is written like 90s, 12h or 30d.
 type Duration time.Duration
 
-// UnmarshalYAML implements yaml.BytesUnmarshaler.
-func (d *Duration) UnmarshalYAML(text []byte) error {
-	s := strings.Trim(strings.TrimSpace(string(text)), `"'`)
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		if err != nil {
-			return fmt.Errorf("%q is not a duration such as 30d", s)
+// UnmarshalYAML implements yaml.InterfaceUnmarshaler.
+func (d *Duration) UnmarshalYAML(unmarshal func(any) error) error {
+	return unmarshalText(unmarshal, func(text string) error {
+		if days, ok := strings.CutSuffix(text, "d"); ok {
+			n, err := strconv.ParseUint(days, 10, 16)
+			if err != nil {
+				return fmt.Errorf("%q is not a duration such as 30d", text)
+			}
+			*d = Duration(time.Duration(n) * 24 * time.Hour)
+			return nil
 		}
-		*d = Duration(time.Duration(n) * 24 * time.Hour)
+		parsed, err := time.ParseDuration(text)
+		if err != nil || parsed < 0 {
+			return fmt.Errorf("%q is not a duration such as 90s, 12h or 30d", text)
+		}
+		*d = Duration(parsed)
 		return nil
-	}
-	parsed, err := time.ParseDuration(s)
-	if err != nil || parsed < 0 {
-		return fmt.Errorf("%q is not a duration such as 90s, 12h or 30d", s)
-	}
-	*d = Duration(parsed)
-	return nil
+	})
 }
 
 // Size is a number of bytes that is written like 512KiB or 10GiB.
@@ -193,24 +195,25 @@ type Size int64
 
 var sizePattern = regexp.MustCompile(`^([0-9]{1,12})(B|KiB|MiB|GiB|TiB)?$`)
 
-// UnmarshalYAML implements yaml.BytesUnmarshaler.
-func (z *Size) UnmarshalYAML(text []byte) error {
-	s := strings.Trim(strings.TrimSpace(string(text)), `"'`)
-	parts := sizePattern.FindStringSubmatch(s)
-	if parts == nil {
-		return fmt.Errorf("%q is not a size such as 512KiB or 10GiB", s)
-	}
-	n, err := strconv.ParseInt(parts[1], 10, 64)
-	shift := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[parts[2]]
-	if err != nil || n > math.MaxInt64>>shift {
-		return fmt.Errorf("%q is too large", s)
-	}
-	*z = Size(n << shift)
-	return nil
+// UnmarshalYAML implements yaml.InterfaceUnmarshaler.
+func (z *Size) UnmarshalYAML(unmarshal func(any) error) error {
+	return unmarshalText(unmarshal, func(text string) error {
+		parts := sizePattern.FindStringSubmatch(text)
+		if parts == nil {
+			return fmt.Errorf("%q is not a size such as 512KiB or 10GiB", text)
+		}
+		n, err := strconv.ParseInt(parts[1], 10, 64)
+		shift := map[string]int{"": 0, "B": 0, "KiB": 10, "MiB": 20, "GiB": 30, "TiB": 40}[parts[2]]
+		if err != nil || n > math.MaxInt64>>shift {
+			return fmt.Errorf("%q is too large", text)
+		}
+		*z = Size(n << shift)
+		return nil
+	})
 }
 
-// ReadConfig reads a configuration file. A key that it does not know, or that occurs twice, is an error that names the line. The
-// error does not show the line: a secret may stand in it by mistake.
+// ReadConfig reads a configuration file. What is not as it should be, such as a key that is not known or occurs twice, is an error
+// that names the line and the key. The error does not show the line: a secret may stand in it by mistake.
 func ReadConfig(path string) (Config, error) {
 	var config Config
 	file, err := os.Open(path)
@@ -218,12 +221,19 @@ func ReadConfig(path string) (Config, error) {
 		return config, fmt.Errorf("read the configuration: %w", err)
 	}
 	defer file.Close()
-	decoder := yaml.NewDecoder(file, yaml.Strict())
+	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	switch {
+	case err != nil:
+		return config, fmt.Errorf("read the configuration: %w", err)
+	case len(text) > maxFile:
+		return config, fmt.Errorf("read the configuration: %s has more than %d bytes", path, maxFile)
+	}
+	decoder := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
 	switch err := decoder.Decode(&config); {
 	case errors.Is(err, io.EOF):
 		return config, fmt.Errorf("read the configuration: %s is empty", path)
 	case err != nil:
-		return config, fmt.Errorf("read the configuration: %s: %s", path, yaml.FormatError(err, false, false))
+		return config, fmt.Errorf("read the configuration: %s%s", path, locate(text, err))
 	}
 	if err := decoder.Decode(new(Config)); !errors.Is(err, io.EOF) {
 		return config, fmt.Errorf("read the configuration: %s: only one YAML document is read, what follows --- is not", path)

@@ -83,6 +83,9 @@ func (b built) settings() webhook.Settings {
 	return webhook.Settings{Accounts: b.accounts, TrustedProxies: b.proxies}
 }
 
+// shortestTimeout is less than what anything takes over a network: below it, a unit was mistaken.
+const shortestTimeout = 10 * time.Millisecond
+
 // Check reports everything that is wrong with the configuration, secrets and certificates included, without opening anything.
 func (c Config) Check() error {
 	_, err := c.withDefaults().build(make(files))
@@ -131,6 +134,17 @@ func (c Config) build(f files) (built, error) {
 		p.add("webhook.max_body", "at most 256KiB: a notification must fit into one message of the log")
 	}
 	c.Listen.check(&p)
+	for _, one := range []struct {
+		where   string
+		timeout Duration
+	}{
+		{"drain_timeout", c.DrainTimeout}, {"webhook.read_timeout", c.Webhook.ReadTimeout},
+		{"grpc.send_timeout", c.GRPC.SendTimeout}, {"grpc.max_stream_age", c.GRPC.MaxStreamAge},
+	} {
+		if one.timeout != 0 && time.Duration(one.timeout) < shortestTimeout {
+			p.add(one.where, "%v is too short: at least %v", time.Duration(one.timeout), shortestTimeout)
+		}
+	}
 	for where, n := range map[string]int{"webhook.max_requests": c.Webhook.MaxRequests, "grpc.max_streams": c.GRPC.MaxStreams} {
 		if n < 0 {
 			p.add(where, "must not be negative")

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -54,22 +55,28 @@ func TestConfigurationsThatCannotBeRead(t *testing.T) {
 		name, text string
 		want       []string // parts of the error
 	}{
-		{"unknown key", "log:\n  dir: data\n  directory: data\n", []string{"3:", "directory"}},
+		{"unknown key", "log:\n  dir: data\n  directory: data\n", []string{":3:3: log.directory: ", "directory"}},
 		{"nothing", "", []string{"empty"}},
 		{"second document", "drain_timeout: 1s\n---\nhttp: {}\n", []string{"one YAML document"}},
 		{"unknown section", "drain_timeout: 1s\nhttp: {}\n", []string{"2:", "http"}},
 		{"unknown key of an account", "accounts:\n  acme:\n    md5_secret: {file: a}\n", []string{"3:", "md5_secret"}},
 		{"key twice", "log:\n  dir: a\n  dir: b\n", []string{"3:", "dir"}},
-		{"wrong type", "grpc:\n  max_streams: many\n", []string{"2:"}},
+		{"wrong type", "grpc:\n  max_streams: many\n", []string{":2:16: grpc.max_streams: a whole number is wanted, not text"}},
+		{"a list for keys", "log: [a]\n", []string{":1:6: log: a group of keys is wanted, not a list"}},
+		{"keys for a list", "accounts:\n  acme:\n    md5_secrets: {file: a}\n", []string{":3:18: accounts.acme.md5_secrets: a list is wanted, not a group of keys"}},
+		{"a number for true", "log:\n  fsync: 3\n", []string{":2:10: log.fsync: true or false is wanted, not a whole number"}},
+		{"a list for text", "accounts:\n  acme:\n    md5_secrets:\n      - file: [a]\n", []string{":4:15: accounts.acme.md5_secrets[0].file: text is wanted, not a list"}},
+		{"a list for a duration", "log:\n  max_age: [1d]\n", []string{":2:12: log.max_age: text is wanted, not a list"}},
 		{"not YAML", "listen: {webhook: [\n", nil},
-		{"duration without unit", "drain_timeout: 20\n", []string{"20", "duration"}},
+		{"duration without unit", "listen: {}\ndrain_timeout: 20\n", []string{":2:16: drain_timeout: ", "20", "duration"}},
 		{"negative duration", "drain_timeout: -1s\n", []string{"duration"}},
 		{"part of a day", "drain_timeout: 1.5d\n", []string{"duration"}},
 		{"far too many days", "drain_timeout: 70000d\n", []string{"duration"}},
-		{"size in powers of ten", "log:\n  max_bytes: 10GB\n", []string{"size"}},
+		{"size in powers of ten", "log:\n  max_bytes: 10GB\n", []string{":2:14: log.max_bytes: ", "size"}},
 		{"negative size", "log:\n  max_bytes: -1\n", []string{"size"}},
 		{"part of a size", "log:\n  max_bytes: 1.5GiB\n", []string{"size"}},
 		{"size over all numbers", "log:\n  max_bytes: 8388608TiB\n", []string{"too large"}},
+		{"a file without an end", strings.Repeat("# a comment\n", 1<<17), []string{"more than 1048576 bytes"}},
 		{"secret in the file", "accounts:\n  acme:\n    md5_secrets:\n      - value: " + inlineSecret + "\n", []string{"4:", "value"}},
 		{"secret in place of its place", "accounts:\n  acme:\n    md5_secrets:\n      - " + inlineSecret + "\n", []string{"4:"}},
 		{"path token in the file", "accounts:\n  acme:\n    kinds:\n      cube:\n        path_token: " + inlineSecret + "\n", []string{"5:"}},
@@ -105,6 +112,9 @@ func TestDurationsAndSizes(t *testing.T) {
 		if err != nil || config.Log.MaxAge == nil || time.Duration(*config.Log.MaxAge) != want {
 			t.Errorf("%s is read as %v, %v; want %v", text, config.Log.MaxAge, err, want)
 		}
+	}
+	if config, err := readConfig(t, "drain_timeout: &long 20m\ngrpc: {send_timeout: *long}\n"); err != nil || time.Duration(config.GRPC.SendTimeout) != 20*time.Minute {
+		t.Errorf("an alias is read as %v, %v", config.GRPC.SendTimeout, err)
 	}
 	for text, want := range map[string]server.Size{
 		"0": 0, "1024": 1024, "5B": 5, "512KiB": 512 << 10, "16MiB": 16 << 20, "10GiB": 10 << 30, "2TiB": 2 << 40, `"1KiB"`: 1 << 10,
@@ -176,6 +186,10 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 		{"name with a port", func(c *server.Config) { c.REST.AllowedHosts = []string{"gateway.example:9092"} }, []string{"rest.allowed_hosts", "gateway.example:9092", "without scheme and port"}},
 		{"origin for a name", func(c *server.Config) { c.REST.AllowedHosts = []string{"a", "https://gateway.example"} }, []string{"rest.allowed_hosts", "https://"}},
 		{"any name", func(c *server.Config) { c.REST.AllowedHosts = []string{"*"} }, []string{"rest.allowed_hosts", "*"}},
+		{"no time to read", func(c *server.Config) { c.Webhook.ReadTimeout = 1 }, []string{"webhook.read_timeout: 1ns is too short: at least 10ms"}},
+		{"no time to send", func(c *server.Config) { c.GRPC.SendTimeout = server.Duration(9 * time.Millisecond) }, []string{"grpc.send_timeout: 9ms is too short"}},
+		{"no time to stop", func(c *server.Config) { c.DrainTimeout = 20 }, []string{"drain_timeout: 20ns is too short"}},
+		{"no time to stream", func(c *server.Config) { c.GRPC.MaxStreamAge = 3600 }, []string{"grpc.max_stream_age: 3.6µs is too short"}},
 		{"two logs", func(c *server.Config) { c.Log.NATSURL, c.Log.Fsync = "nats://localhost", nil }, []string{"log"}},
 		{"another's fsync", func(c *server.Config) { c.Log.Dir, c.Log.NATSURL, c.Log.Fsync = "", "nats://localhost", &noSync }, []string{"log", "sync"}},
 		{"replicas without cluster", func(c *server.Config) { c.Log.Replicas = 3 }, []string{"log", "NATS URL"}},
@@ -268,6 +282,24 @@ func TestRunTellsWhyItCouldNotStart(t *testing.T) {
 }
 
 // TestRunKeepsTheClusterPassword configures NATS clusters that cannot be reached, whose URLs hold a password.
+// That nothing can be written is told at once, not only when a notification could not be.
+func TestRunWarnsOfADiskWithoutRoom(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	config := testConfig(t)
+	config.Log.MinFree = 1 << 60
+	var said bytes.Buffer
+	err := server.Run(ctx, config, server.Env{
+		Logger: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Ready:  func(server.Serving) { cancel() },
+	})
+	if err != nil || !strings.Contains(said.String(), "level=WARN msg=\"notifications are answered with 503 until the log can be written\"") ||
+		!strings.Contains(said.String(), "MiB are kept in reserve") {
+		t.Errorf("%v, %s", err, said.String())
+	}
+}
+
 func TestRunKeepsTheClusterPassword(t *testing.T) {
 	t.Parallel()
 	closed, err := net.Listen("tcp", "127.0.0.1:0")

@@ -93,6 +93,9 @@ func Run(ctx context.Context, config Config, env Env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	if err := log.Err(); err != nil {
+		env.Logger.Warn("notifications are answered with 503 until the log can be written", "error", err)
+	}
 	groups, err := group.New(log, env.Logger)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -223,7 +224,20 @@ func retention(s server.Serving) string {
 			age = fmt.Sprintf("%d days", days)
 		}
 	}
-	return fmt.Sprintf("%s, %.1f GiB, the oldest goes first", age, float64(s.Log.MaxBytes)/(1<<30))
+	return fmt.Sprintf("%s, %s, the oldest goes first", age, sizeText(s.Log.MaxBytes))
+}
+
+// sizeText writes a number of bytes in the greatest unit of which there is one.
+func sizeText(bytes int64) string {
+	unit := "B"
+	size := float64(bytes)
+	for _, greater := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if size < 1<<10 {
+			break
+		}
+		size, unit = size/(1<<10), greater
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(size, 'f', 1, 64), ".0") + " " + unit
 }
 
 func indent(text string) string { return "  " + strings.ReplaceAll(text, "\n", "\n  ") }

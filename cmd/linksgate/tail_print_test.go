@@ -105,3 +105,13 @@ func TestLongTextIsShortened(t *testing.T) {
 		t.Errorf("gist = %s", got)
 	}
 }
+
+func TestSizesHaveAUnitThatFits(t *testing.T) {
+	for size, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1 << 10: "1 KiB", 16 << 20: "16 MiB", 3 << 29: "1.5 GiB", 10 << 30: "10 GiB", 5000 << 40: "5000 TiB",
+	} {
+		if got := sizeText(size); got != want {
+			t.Errorf("%d: %s, want %s", size, got, want)
+		}
+	}
+}
