@@ -557,6 +557,24 @@ func TestConsumePrints(t *testing.T) {
 	w.awaitSettled()
 }
 
+// What is told after the gateway could not be is true: only what was handled is said to have been.
+func TestConsumeTellsWhatTheGatewayDoesNotKnow(t *testing.T) {
+	for want, decisions := range map[string][]decision{
+		"2 notifications that had been handled":                        {acknowledge, acknowledge},
+		"1 notification that had not been handled":                     {retry},
+		"3 notifications that had not been handled":                    {release, park, retry},
+		"1 notification that had been handled, and of 2 that had not:": {retry, acknowledge, release},
+	} {
+		var m member
+		for _, d := range decisions {
+			m.finished = append(m.finished, &job{outcome: outcome{decision: d}})
+		}
+		if got := m.untold().Error(); !strings.Contains(got, "could not be told of "+want) {
+			t.Errorf("%v: %s", decisions, got)
+		}
+	}
+}
+
 func TestConsumeOfNoGroupSaysWhatToDo(t *testing.T) {
 	w := newWorkplace(t)
 	w.linksgate(exitOK, "group", "delete", "work", "--yes")

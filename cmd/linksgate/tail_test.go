@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/faults/faultfs"
 )
 
 // record is what a follower did.
@@ -294,6 +296,26 @@ func TestTailRemembersAcrossRuns(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Dir(file)); len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// A token that was written is there after a loss of power: the one before it would print again what was printed.
+func TestTokenSurvivesAPowerCut(t *testing.T) {
+	disk := faultfs.Start(t, faultfs.Options{Metadata: faultfs.Unordered})
+	for seed := range uint64(20) {
+		path := filepath.Join(disk.Dir(), fmt.Sprint("token-", seed))
+		file := tokenFile{path: path}
+		for _, token := range []string{"t1", "t2"} {
+			if err := file.write(token); err != nil {
+				t.Fatal(err)
+			}
+		}
+		disk.PowerCut(rand.New(rand.NewPCG(seed, 0)))
+		disk.Restore()
+		after := tokenFile{path: path}
+		if token, err := after.read(); token != "t2" || err != nil {
+			t.Errorf("seed %d: the token is %q, %v", seed, token, err)
+		}
 	}
 }
 
