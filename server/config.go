@@ -24,7 +24,7 @@ type Config struct {
 	Webhook WebhookConfig `yaml:"webhook"`
 	GRPC    GRPCConfig    `yaml:"grpc"`
 	REST    RESTConfig    `yaml:"rest"`
-	// DrainTimeout bounds how long a shutdown waits for requests and streams to finish. Default 20s.
+	// DrainTimeout bounds how long a shutdown waits for requests and streams to finish. Default 20s, at least 10ms.
 	DrainTimeout Duration `yaml:"drain_timeout"`
 	// Accounts are the Linksfield accounts by name: lower-case letters, digits and hyphens. The name is part of the URLs
 	// given to Linksfield. At least one.
@@ -81,7 +81,7 @@ type WebhookConfig struct {
 	MaxBody Size `yaml:"max_body"`
 	// MaxRequests verified and written at once; more get 429. Default 2048.
 	MaxRequests int `yaml:"max_requests"`
-	// ReadTimeout for a whole request, headers and body. Default 10s.
+	// ReadTimeout for a whole request, headers and body. Default 10s, at least 10ms.
 	ReadTimeout Duration `yaml:"read_timeout"`
 	// TrustedProxies are the networks whose X-Forwarded-For is believed, such as 10.0.0.0/8. Default: none.
 	TrustedProxies []string `yaml:"trusted_proxies"`
@@ -93,9 +93,9 @@ type WebhookConfig struct {
 type GRPCConfig struct {
 	// MaxStreams open at once. Default 10000.
 	MaxStreams int `yaml:"max_streams"`
-	// SendTimeout is how long a client may not read before its stream is ended. Default 30s.
+	// SendTimeout is how long a client may not read before its stream is ended. Default 30s, at least 10ms.
 	SendTimeout Duration `yaml:"send_timeout"`
-	// MaxStreamAge after which a stream is ended as planned. Default: never.
+	// MaxStreamAge after which a stream is ended as planned, at least 10ms. Default: never.
 	MaxStreamAge Duration `yaml:"max_stream_age"`
 	// TLS of the gRPC address. Default: none.
 	TLS *TLSConfig `yaml:"tls"`

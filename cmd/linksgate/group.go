@@ -118,7 +118,7 @@ func (c *groupClient) all(ctx context.Context) iter.Seq2[*linksgatev1.Group, err
 func (c *groupClient) explain(what string, err error) error {
 	st := status.Convert(err)
 	info, _ := details(st)
-	if err := c.examineFailure(st.Code(), c.address); err != nil {
+	if err := c.examineFailure(st, c.address); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return fmt.Errorf("%s: %s: %s\n  %s", what, st.Code(), escaped(st.Message()), groupAdvice(st.Code(), info.GetMetadata()["first_available_token"], c.address))

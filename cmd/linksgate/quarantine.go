@@ -161,7 +161,7 @@ func (c *quarantineClient) whyAbsent(err error) string {
 // explain turns the error of a call into one that says what to do.
 func (c *quarantineClient) explain(what string, err error) error {
 	st := status.Convert(err)
-	if err := c.examineFailure(st.Code(), c.address); err != nil {
+	if err := c.examineFailure(st, c.address); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if why := c.whyAbsent(err); why != "" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // examineTimeout bounds an examination. What does not answer in time may be a gateway that is busy.
@@ -45,9 +46,9 @@ func (c *connection) examine(ctx context.Context, address string) error {
 	return examineTLS(ctx, address, config)
 }
 
-// examineFailure examines an address after a call that failed with a code. Nil if that was for another reason than the connection.
-func (c *connection) examineFailure(code codes.Code, address string) error {
-	if code != codes.Unavailable {
+// examineFailure examines an address after a call that failed. Nil if that was for another reason than the connection.
+func (c *connection) examineFailure(failed *status.Status, address string) error {
+	if info, _ := details(failed); failed.Code() != codes.Unavailable || info != nil {
 		return nil
 	}
 	return c.examine(context.Background(), address)
@@ -80,11 +81,13 @@ func examineTLS(ctx context.Context, address string, config *tls.Config) error {
 	}
 	defer conn.Close()
 	what, err := greet(ctx, conn)
-	if err != nil {
+	switch {
+	case err != nil:
 		return explainTLS(address, err) // a client without a certificate is refused after the handshake
-	}
-	if what != "" {
+	case what != "":
 		return fmt.Errorf("%s speaks %s, not gRPC: %s", visible(address), what, rightPort)
+	case conn.(*tls.Conn).ConnectionState().NegotiatedProtocol != "h2":
+		return fmt.Errorf("%s speaks HTTP/2, but does not say so in the TLS handshake, as gRPC needs: let the proxy there offer h2 (ALPN)", visible(address))
 	}
 	return nil
 }

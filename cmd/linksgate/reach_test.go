@@ -50,6 +50,11 @@ func serveGRPC(t *testing.T, options ...grpc.ServerOption) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveGRPCOn(t, listener, options...)
+}
+
+func serveGRPCOn(t *testing.T, listener net.Listener, options ...grpc.ServerOption) string {
+	t.Helper()
 	s := grpc.NewServer(options...)
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = s.Serve(listener) })
@@ -75,6 +80,10 @@ func TestWrongAddressesEndAtOnce(t *testing.T) {
 	certificates := secure.TLS.Certificates
 	grpcTLS := func(config *tls.Config) string { return serveGRPC(t, grpc.Creds(credentials.NewTLS(config))) }
 	overTLS := grpcTLS(&tls.Config{Certificates: certificates})
+	noALPN, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: certificates})
+	if err != nil {
+		t.Fatal(err)
+	}
 	address := func(s *httptest.Server) string { return s.Listener.Addr().String() }
 	for _, tt := range []struct {
 		name, address string
@@ -90,6 +99,7 @@ func TestWrongAddressesEndAtOnce(t *testing.T) {
 		{"gRPC over TLS, not trusted", overTLS, []string{"--tls"}, "--ca FILE names the certificates to trust"},
 		{"another name", strings.Replace(overTLS, "127.0.0.1", "localhost", 1), []string{"--ca", ca}, "connect by a name that the certificate has"},
 		{"a client certificate", grpcTLS(&tls.Config{Certificates: certificates, ClientAuth: tls.RequireAnyClientCert}), []string{"--ca", ca}, "asks for a client certificate"},
+		{"TLS of a proxy that knows no HTTP/2", serveGRPCOn(t, noALPN), []string{"--ca", ca}, "let the proxy there offer h2 (ALPN)"},
 		{"something else", serveRaw(t, func(c net.Conn) { _, _ = io.WriteString(c, "220 mail.example.com ESMTP\r\n"); _, _ = io.ReadAll(c) }), nil, "speaks something else, not gRPC"},
 		{"no such service", serveGRPC(t), nil, "Linksgate"},
 	} {
