@@ -384,6 +384,9 @@ func (m *member) finish(r result) {
 	}
 	switch {
 	case errors.Is(r.err, syscall.EPIPE):
+		if !m.leaving {
+			m.notice("nobody reads standard output any more: leaving, and giving back what was not handled")
+		}
 		m.hurry()
 	case r.err != nil:
 		m.leave(r.err)
