@@ -18,7 +18,9 @@ var arrows = map[string][]string{
 	"server/jsondoc":   {},
 	"server/signature": {module + "server/jsondoc"},
 	"server/payload":   {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
-	"server/eventlog":  {module + "gen/", "google.golang.org/protobuf/", "github.com/nats-io/"},
+	"server/eventlog": {
+		module + "gen/", "google.golang.org/protobuf/", "github.com/nats-io/", "github.com/minio/highwayhash", // the engine's checksums
+	},
 	"server/webhook": {
 		module + "gen/", module + "server/eventlog", module + "server/jsondoc", module + "server/payload", module + "server/signature",
 		"google.golang.org/protobuf/", "github.com/prometheus/client_golang/", "golang.org/x/time/rate",
@@ -34,6 +36,7 @@ var arrows = map[string][]string{
 // reserved says who alone may import what, of the packages under server.
 var reserved = map[string][]string{
 	"github.com/nats-io/":          {"server/eventlog"},
+	"github.com/minio/highwayhash": {"server/eventlog"},
 	"google.golang.org/grpc/codes": {"server/rpc"},
 	module + "server/webhook":      {"server"},
 	module + "server/group":        {"server", "server/rpc"},

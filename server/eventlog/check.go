@@ -242,7 +242,7 @@ func (c *checker) reportFlaws(s *checkedStream) {
 			p.Meaning = "a gateway makes it whole again when it starts: nothing is lost"
 		case remedySeal:
 			p.What = fmt.Sprintf("a record does not match its checksum, %d bytes from byte %d on", f.size, f.offset)
-			p.Meaning = s.lost + ". A gateway that starts keeps the bytes in " + damagedDir
+			p.Meaning = s.lost + ". A gateway that starts keeps what is left of it in " + damagedDir + "/"
 			if f.first == 0 {
 				p.Meaning = "it told of something that was removed, and may come back"
 			}
