@@ -58,8 +58,8 @@ import (
 var (
 	// ErrBadToken: the text is not a resume token, or was damaged.
 	ErrBadToken = errors.New("not a resume token")
-	// ErrBadID: the text is not a notification id.
-	ErrBadID = errors.New("not a notification id")
+	// ErrBadID: the text is not an id, of a notification or of a quarantine entry. What wraps it says of which.
+	ErrBadID = errors.New("not an id")
 	// ErrOtherLog: the token or id belongs to another log.
 	ErrOtherLog = errors.New("belongs to another log")
 	// ErrAhead: the token is ahead of the log's head, so the log has lost its end (restored from a copy, for instance).
@@ -68,8 +68,8 @@ var (
 	ErrExpired = errors.New("no longer retained")
 	// ErrDamaged: the position should be readable and is not.
 	ErrDamaged = errors.New("damaged on disk")
-	// ErrNotFound: no notification has this position.
-	ErrNotFound = errors.New("no such notification")
+	// ErrNotFound: no notification has this position, no quarantine entry this id. What wraps it says which.
+	ErrNotFound = errors.New("not found")
 	// ErrTooLarge: the notification does not fit into one record batch.
 	ErrTooLarge = errors.New("notification too large for the log")
 	// ErrUnavailable: the log could not be read or written now; a write may or may not have been stored.

@@ -209,7 +209,7 @@ func (g *Groups) parkedByID(ctx context.Context, group, id string) (*jetstream.R
 	}
 	message, err := g.last(ctx, g.parked, placeSubject(parkedSubject, group, position))
 	if err == nil && message == nil {
-		err = ErrNotFound
+		err = fmt.Errorf("parked notification %w", ErrNotFound)
 	}
 	return message, position, err
 }

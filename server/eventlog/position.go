@@ -159,7 +159,7 @@ func (l *Log) ParseNotificationID(text string) (Position, error) {
 	id, err := parseLogID(log)
 	sequence, numErr := strconv.ParseUint(number, 10, 64)
 	if !found || err != nil || numErr != nil || sequence>>indexBits == 0 || strconv.FormatUint(sequence, 10) != number {
-		return Position{}, ErrBadID
+		return Position{}, fmt.Errorf("%w of a notification: %.100q", ErrBadID, text)
 	}
 	if id != l.id {
 		return Position{}, fmt.Errorf("id %w: its log is %s, this one is %s", ErrOtherLog, id, l.id)

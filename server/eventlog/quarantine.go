@@ -80,7 +80,7 @@ func (q *Quarantine) parseID(id string) (uint64, error) {
 	of, err := parseLogID(log)
 	sequence, numErr := strconv.ParseUint(number, 10, 64)
 	if !found || err != nil || numErr != nil || sequence == 0 || strconv.FormatUint(sequence, 10) != number {
-		return 0, ErrBadID
+		return 0, fmt.Errorf("%w of a quarantine entry: %.100q", ErrBadID, id)
 	}
 	if of != q.log.id {
 		return 0, fmt.Errorf("id %w: its log is %s, this one is %s", ErrOtherLog, of, q.log.id)
@@ -193,13 +193,15 @@ func (q *Quarantine) Get(ctx context.Context, id string) (*linksgatev1.Quarantin
 	}
 	message, err := q.stream.GetMsg(ctx, sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, ErrNotFound
+		return nil, errNoEntry
 	}
 	if err != nil {
 		return nil, q.log.readError(ctx, err)
 	}
 	return q.unmarshal(sequence, message.Data)
 }
+
+var errNoEntry = fmt.Errorf("quarantine entry %w: it was released or purged, or its time was over", ErrNotFound)
 
 // Remove deletes an entry. Errors: as for Get.
 func (q *Quarantine) Remove(ctx context.Context, id string) error {
@@ -210,7 +212,7 @@ func (q *Quarantine) Remove(ctx context.Context, id string) error {
 	err = q.stream.DeleteMsg(ctx, sequence)
 	switch {
 	case errors.Is(err, jetstream.ErrMsgNotFound), errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful):
-		return ErrNotFound
+		return errNoEntry
 	case err != nil:
 		return q.log.readError(ctx, err)
 	}

@@ -391,6 +391,8 @@ func (l *Log) cursorAt(ctx context.Context, info Info, t time.Time) (_ Cursor, e
 	return Cursor{Stream: meta.Sequence.Stream}, nil
 }
 
+var errNoNotification = fmt.Errorf("notification %w", ErrNotFound)
+
 // Get returns the notification at a position. Errors: ErrNotFound, ErrExpired, ErrDamaged, ErrUnavailable, ErrClosed.
 func (l *Log) Get(ctx context.Context, p Position) (*Record, error) {
 	b, place := l.tail.at(Cursor(p))
@@ -400,7 +402,7 @@ func (l *Log) Get(ctx context.Context, p Position) (*Record, error) {
 		case err != nil:
 			return nil, err
 		case p.Stream > state.LastSeq:
-			return nil, ErrNotFound
+			return nil, errNoNotification
 		case p.Stream < state.FirstSeq && l.marker.lost(p.Stream):
 			return nil, ErrDamaged
 		case p.Stream < state.FirstSeq:
@@ -419,7 +421,7 @@ func (l *Log) Get(ctx context.Context, p Position) (*Record, error) {
 	case b.damaged:
 		return nil, ErrDamaged
 	case p.Index >= len(b.records):
-		return nil, ErrNotFound
+		return nil, errNoNotification
 	}
 	return &b.records[p.Index], nil
 }
