@@ -50,17 +50,22 @@ func (m *metrics) observe(kind string, a *answer, took time.Duration) {
 
 // limitedLogger logs refused requests, but not every one: a hostile sender must not fill the log. What it leaves out it counts.
 type limitedLogger struct {
-	logger  *slog.Logger
-	limiter *rate.Limiter
-	left    atomic.Int64
+	logger    *slog.Logger
+	limiter   *rate.Limiter
+	overLimit *rate.Limiter // for what was not kept either: among all that is, it would hardly show
+	left      atomic.Int64
 }
 
 func newLimitedLogger(logger *slog.Logger) *limitedLogger {
-	return &limitedLogger{logger: logger, limiter: rate.NewLimiter(5, 20)}
+	return &limitedLogger{logger: logger, limiter: rate.NewLimiter(5, 20), overLimit: rate.NewLimiter(1, 5)}
 }
 
 func (l *limitedLogger) refused(rt route, a *answer) {
-	if !l.limiter.Allow() {
+	limiter := l.limiter
+	if a.kept == overLimit {
+		limiter = l.overLimit
+	}
+	if !limiter.Allow() {
 		l.left.Add(1)
 		return
 	}

@@ -93,6 +93,9 @@ func (i *intake) of(source netip.Addr) *sourceLimit {
 	return of
 }
 
+// overLimit is what became of a refused request that the intake does not take.
+const overLimit = "over_limit"
+
 // keep puts a refused request into quarantine and returns the answer for it. The request is durable before it is answered;
 // if it could not be kept, that is our fault and the answer says so. The refusal must be the request's own: what became of it is noted in it.
 func (h *Handler) keep(ctx context.Context, r receivedRequest, refused *answer) *answer {
@@ -100,7 +103,7 @@ func (h *Handler) keep(ctx context.Context, r receivedRequest, refused *answer) 
 		return refused
 	}
 	if !h.intake.allow(r.source, len(r.body)) {
-		refused.kept = "over_limit"
+		refused.kept = overLimit
 		h.metrics.quarantine.WithLabelValues(refused.kept).Inc()
 		return refused
 	}
