@@ -148,7 +148,8 @@ type checker struct {
 	summary   Summary
 	reported  time.Time // when progress was told last
 
-	mark    mark // of the log, if marked
+	places  []groupPlace // that are damaged, and known all the same
+	mark    mark         // of the log, if marked
 	marked  bool
 	markErr error
 }
@@ -195,6 +196,9 @@ func (c *checker) run(ctx context.Context) error {
 	if err := c.copyRecords(ctx, streams); err != nil {
 		return err
 	}
+	if err := c.checkPlaces(); err != nil {
+		return err
+	}
 	for _, s := range streams {
 		c.compareIndex(s)
 		if err := c.checkConsumers(s.name); err != nil {
@@ -224,6 +228,18 @@ func (c *checker) checkConsumers(stream string) error {
 		c.report(Problem{Stream: stream, File: filepath.Join(streamsDir, stream, consumersDir, filepath.Base(consumer), settingsFile), Index: -1,
 			What:    "the settings of a group's place do not match their checksum",
 			Meaning: "a gateway makes them anew when it starts: nothing is lost"})
+	}
+	return err
+}
+
+// checkPlaces reports groups whose place is not as it was when the gateway was stopped.
+func (c *checker) checkPlaces() error {
+	var err error
+	c.places, err = damagedPlaces(c.dir)
+	for _, p := range c.places {
+		c.report(Problem{Stream: p.Stream, File: filepath.Join(streamsDir, p.Stream, consumersDir, p.Consumer, consumerStateFile), Index: -1,
+			What:    "the place of a group is not as it was when the gateway was stopped",
+			Meaning: fmt.Sprintf("a gateway makes it anew after stream sequence %d: what was settled out of turn behind that is repeated", p.Settled)})
 	}
 	return err
 }

@@ -262,6 +262,9 @@ func (c *checker) lookForPlaces(record *linksgatev1.GroupRecord) {
 		streamName:   "the group begins again at its start: it repeats what it had done, but for what is stored of that",
 		parkedStream: "the group gets again what it was given again and had not settled",
 	} {
+		if slices.ContainsFunc(c.places, func(p groupPlace) bool { return p.Stream == stream && p.Consumer == consumerName(record) }) {
+			continue
+		}
 		dir := filepath.Join(streamsDir, stream, consumersDir, consumerName(record))
 		if _, err := os.Stat(filepath.Join(c.dir, dir, settingsFile)); errors.Is(err, fs.ErrNotExist) {
 			c.report(Problem{Stream: stream, File: dir, Index: -1,

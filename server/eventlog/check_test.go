@@ -258,7 +258,9 @@ func TestCheckFindsDamage(t *testing.T) {
 		"a parked one":                {stopped, parked + "/msgs/1.blk", flip(0, 80), "1.blk 1-1 " + damaged},
 		"file of what is parked":      {stopped, parked + "/msgs/1.blk", remove, "1.blk 1-1 the file is missing:"},
 		"all that is parked":          {killed, parked, remove, "meta.inf " + settings + "; msgs the stream's " + gone + "; " + place + " the place of group a is missing"},
-		"places of groups":            {stopped, log + "/obs", remove, place + " the place of group a is missing"},
+		"places of groups":            {stopped, log + "/obs", remove, "o.dat the place of a group is not as it was when the gateway was stopped"},
+		"places of groups, killed":    {killed, log + "/obs", remove, place + " the place of group a is missing"},
+		"a place":                     {stopped, log + "/obs/" + place + "/o.dat", flip(0, 3), "o.dat the place of a group is not as it was when the gateway was stopped"},
 		"settings of a place":         {stopped, log + "/obs/" + place + "/meta.inf", flip(0, 40), "meta.inf the settings of a group's place do not match"},
 		"the engine's index":          {stopped, log + "/msgs/index.db", flip(0, 12), ""}, // is made anew from the records
 		"the engine's index, missing": {stopped, log + "/msgs/index.db", remove, ""},

@@ -109,8 +109,9 @@ func freeSpace(dir string) (uint64, error) {
 
 // settled says in which state files were given to the engine.
 type settled struct {
-	ends  map[string]blockEnd // where the files of records end, by path
-	flaws []flaw
+	ends       map[string]blockEnd // where the files of records end, by path
+	flaws      []flaw
+	lostPlaces []groupPlace // of groups, whose files were damaged
 }
 
 type blockEnd struct {
@@ -169,7 +170,9 @@ func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled,
 			return settled{}, err
 		}
 	}
-	return result, nil
+	var err error
+	result.lostPlaces, err = settlePlaces(dir, logger)
+	return result, err
 }
 
 // removeDamagedSettings removes the settings of consumers that are damaged. The engine does not look at their checksum: it would take the
@@ -301,6 +304,22 @@ func syncDirs(dir, end string) error {
 		}
 	}
 	return nil
+}
+
+// writeWhole makes a file durable, whole or not at all.
+func writeWhole(path string, data []byte) error {
+	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 // syncDir makes the names in a directory durable.

@@ -47,7 +47,9 @@ type engine struct {
 	minFree int64
 	names   map[string]*nameSync // by stream; empty when external
 	flaws   []flaw               // of the files, as they were found
-	cut     bool                 // the engine has cut off records of the log when it opened them
+	// lostPlaces are those of groups whose files were damaged, or damaged earlier and not made anew.
+	lostPlaces []groupPlace
+	cut        bool // the engine has cut off records of the log when it opened them
 
 	broken context.Context // ends when the embedded server says that it cannot write any more; the cause is what it said
 	giveUp context.CancelCauseFunc
@@ -95,7 +97,7 @@ func embedEngine(ctx context.Context, options Options) (*engine, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("bring %s to a state to go on from: %w", options.Dir, err), e.close())
 	}
-	e.flaws = files.flaws
+	e.flaws, e.lostPlaces = files.flaws, files.lostPlaces
 	e.server, err = natsserver.NewServer(&natsserver.Options{
 		ServerName:             "linksgate",
 		DontListen:             true,

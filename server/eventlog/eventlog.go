@@ -332,6 +332,9 @@ func open(ctx context.Context, options Options, engine *engine) (*Log, error) {
 		options.Logger.Error("the end of the log cannot be read: readers are told of a gap", "last_stream_sequence", info.State.LastSeq, "error", err)
 		l.tail.advance(headInfo{Position{Stream: info.State.LastSeq}, info.State.LastTime})
 	}
+	if err := l.groups.remakePlaces(ctx); err != nil {
+		return nil, fmt.Errorf("make the places of groups anew: %w", err)
+	}
 	if err := l.groups.tidy(ctx); err != nil {
 		options.Logger.Warn("what deleted groups have left could not be removed", "error", err)
 	}
@@ -361,12 +364,28 @@ func (l *Log) awaitHead(ctx context.Context, state jetstream.StreamState) error 
 	return l.tail.waitHead(ctx, state.LastSeq)
 }
 
+// placesTime bounds how long closing looks for the places of groups.
+const placesTime = 5 * time.Second
+
 // Close writes what was handed to Append before, ends all readers with ErrClosed and shuts the engine down. It is bounded in
 // time by the engine's own limits.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() {
 		l.stopBackground()
+		if !l.engine.embedded() {
+			l.closeErr = l.engine.close()
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), placesTime)
+		defer cancel()
+		places, err := l.groups.places(ctx)
+		if err != nil { // they are not checked at the next start
+			l.options.Logger.Warn("the places of groups are not noted", "error", err)
+		}
 		l.closeErr = errors.Join(l.marker.confirm(l.tail.stored.Load()), l.engine.close())
+		if l.closeErr == nil && l.frozen.get() == nil {
+			l.closeErr = savePlaces(l.options.Dir, places)
+		}
 	})
 	return l.closeErr
 }

@@ -147,7 +147,9 @@ func (g *Groups) consumer(ctx context.Context, record *linksgatev1.GroupRecord, 
 
 // createDurable makes a consumer that lasts. Of an embedded log, it returns nil only if the consumer's directory is durable.
 func (g *Groups) createDurable(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (jetstream.Consumer, error) {
-	consumer, err := g.stream(source).CreateConsumer(ctx, g.consumerConfig(record, source))
+	config := g.consumerConfig(record, source)
+	g.log.engine.resume(g.stream(source).CachedInfo().Config.Name, &config)
+	consumer, err := g.stream(source).CreateConsumer(ctx, config)
 	if !g.log.engine.embedded() {
 		return consumer, err
 	}

@@ -90,19 +90,7 @@ func (m *marker) save(next mark) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(m.dir, markFile)
-	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the mark of the log: %w", err)
-	}
-	_, err = file.Write(data)
-	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err == nil {
-		err = syncDir(m.dir)
-	}
-	if err != nil {
+	if err := writeWhole(filepath.Join(m.dir, markFile), data); err != nil {
 		return fmt.Errorf("write the mark of the log (make room, or make %s writable): %w", m.dir, err)
 	}
 	m.mark = next
