@@ -36,7 +36,7 @@ func BenchmarkGroup(b *testing.B) {
 	for _, members := range []int{1, 4, 16} {
 		for _, inFlight := range []int{16, 256} {
 			b.Run(fmt.Sprintf("members=%d/in-flight=%d/by=linksgate", members, inFlight), func(b *testing.B) {
-				benchShare(b, address, members, inFlight, benchGroupStored)
+				benchShare(b, address, linksgatev1.Ordering_ORDERING_NONE, members, inFlight, benchGroupStored)
 			})
 			b.Run(fmt.Sprintf("members=%d/in-flight=%d/by=jetstream", members, inFlight), func(b *testing.B) {
 				for range b.N {
@@ -49,17 +49,21 @@ func BenchmarkGroup(b *testing.B) {
 	}
 }
 
-// BenchmarkGroupSingly measures the same where each record batch holds one notification, as in a log that gets few at a time.
+// BenchmarkGroupSingly measures the same where each record batch holds one notification, as in a log that gets few at a time, and with
+// the order of SIMs, which costs writes.
 func BenchmarkGroupSingly(b *testing.B) {
 	const stored = 20_000
 	log := benchLog(b)
 	load(b, benchFront(b, log), benchRequests(b, stored), 1)
-	benchShare(b, benchRPC(b, log), 4, 256, stored)
+	address := benchRPC(b, log)
+	for _, ordering := range []linksgatev1.Ordering{linksgatev1.Ordering_ORDERING_NONE, linksgatev1.Ordering_ORDERING_BY_SIM} {
+		b.Run(ordering.String(), func(b *testing.B) { benchShare(b, address, ordering, 4, 256, stored) })
+	}
 }
 
-func benchShare(b *testing.B, address string, members, inFlight, stored int) {
+func benchShare(b *testing.B, address string, ordering linksgatev1.Ordering, members, inFlight, stored int) {
 	for range b.N {
-		shareGroup(b, address, members, inFlight, stored)
+		shareGroup(b, address, ordering, members, inFlight, stored)
 	}
 	b.ReportMetric(float64(stored)*float64(b.N)/b.Elapsed().Seconds(), "notifications/s")
 	b.ReportMetric(0, "ns/op")
@@ -75,13 +79,13 @@ func benchDial(b *testing.B, address string) *grpc.ClientConn {
 }
 
 // shareGroup lets members get through the whole log.
-func shareGroup(b *testing.B, address string, members, inFlight, stored int) {
+func shareGroup(b *testing.B, address string, ordering linksgatev1.Ordering, members, inFlight, stored int) {
 	b.Helper()
 	name := fmt.Sprintf("bench-%d", time.Now().UnixNano())
 	conn := benchDial(b, address)
 	defer conn.Close()
 	if _, err := linksgatev1.NewGroupServiceClient(conn).CreateGroup(b.Context(), &linksgatev1.CreateGroupRequest{
-		Group: &linksgatev1.Group{Name: name}, Start: &linksgatev1.CreateGroupRequest_Earliest{Earliest: true},
+		Group: &linksgatev1.Group{Name: name, Ordering: ordering}, Start: &linksgatev1.CreateGroupRequest_Earliest{Earliest: true},
 	}); err != nil {
 		b.Fatal(err)
 	}

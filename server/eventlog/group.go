@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -51,8 +52,11 @@ type Groups struct {
 	records jetstream.Stream
 	parked  jetstream.Stream
 	replica uint64
+	opened  time.Time            // when the log was, if it is embedded
+	ends    [len(sources)]uint64 // last stream sequences at that time
 
 	mu     sync.Mutex
+	left   map[string]time.Time           // mu; by name of the log's consumer: when a reader left without coming to its End
 	stored map[string]map[string]struct{} // mu; by name of the log's consumer: subjects of progress that may be stored
 }
 
@@ -60,7 +64,7 @@ type Groups struct {
 func (l *Log) Groups() *Groups { return l.groups }
 
 func openGroups(ctx context.Context, l *Log) (*Groups, error) {
-	g := &Groups{log: l, stored: make(map[string]map[string]struct{})}
+	g := &Groups{log: l, left: make(map[string]time.Time), stored: make(map[string]map[string]struct{})}
 	if !l.engine.embedded() {
 		g.replica = newReplica()
 	}
@@ -79,7 +83,7 @@ func openGroups(ctx context.Context, l *Log) (*Groups, error) {
 	}); err != nil {
 		return nil, err
 	}
-	g.parked, err = openOrCreate(ctx, l.engine.js, jetstream.StreamConfig{
+	if g.parked, err = openOrCreate(ctx, l.engine.js, jetstream.StreamConfig{
 		Name:              parkedStream,
 		Description:       "Linksgate notifications that groups have parked",
 		Subjects:          parkedSubjects,
@@ -87,8 +91,18 @@ func openGroups(ctx context.Context, l *Log) (*Groups, error) {
 		MaxBytes:          l.options.ParkedBytes,
 		MaxMsgsPerSubject: 1,
 		Replicas:          l.options.Replicas,
-	})
-	return g, err
+	}); err != nil || !l.engine.embedded() {
+		return g, err
+	}
+	g.opened = time.Now()
+	for _, source := range sources {
+		info, err := g.stream(source).Info(ctx)
+		if err != nil {
+			return nil, err
+		}
+		g.ends[source] = info.State.LastSeq
+	}
+	return g, nil
 }
 
 // validName reports whether a name can be part of a subject: a lower-case letter, and up to 62 more, digits and hyphens.
@@ -133,17 +147,25 @@ func (g *Groups) fail(ctx context.Context, what string, err error) error {
 	return fmt.Errorf("%s: %w", what, g.log.readError(ctx, err))
 }
 
-// publish stores a message durably, within a bounded time. expected is the sequence that the last message of its subject must
-// have, else the error is ErrGroupChanged.
+// publish stores a message durably, within a bounded time, unless the disk is nearly full. Where an option names the sequence that the
+// last message of its subject must have, and it has another one, the error is ErrGroupChanged.
 func (g *Groups) publish(ctx context.Context, what string, message *nats.Msg, options ...jetstream.PublishOpt) (uint64, error) {
+	if err := g.log.usable(); err != nil {
+		return 0, err
+	}
+	if err := g.log.engine.checkSpace(); err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	return g.store(ctx, what, message, options...)
+}
+
+// store is publish, however full the disk is.
+func (g *Groups) store(ctx context.Context, what string, message *nats.Msg, options ...jetstream.PublishOpt) (uint64, error) {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer end()
-	if err := g.log.engine.checkSpace(); err != nil {
-		return 0, fmt.Errorf("%s: %w", what, err)
-	}
 	ack, err := g.log.engine.publish(bounded, message, options...)
 	switch {
 	case isWrongSequence(err):
@@ -365,6 +387,9 @@ func (g *Groups) Put(ctx context.Context, record *linksgatev1.GroupRecord, revis
 func (g *Groups) removeIncarnation(ctx context.Context, record *linksgatev1.GroupRecord) error {
 	name := consumerName(record)
 	g.forgetProgress(name)
+	g.mu.Lock()
+	delete(g.left, name)
+	g.mu.Unlock()
 	return errors.Join(
 		g.deleteConsumer(ctx, g.log.stream, name), g.deleteConsumer(ctx, g.parked, name),
 		g.purge(ctx, g.records, progressPrefix(record)+">", 0))

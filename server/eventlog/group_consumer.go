@@ -80,7 +80,11 @@ func (g *Groups) stream(source Source) jetstream.Stream {
 
 // pinned reports whether a group's consumers serve one gateway at a time. Of an embedded log there is only one.
 func (g *Groups) pinned(record *linksgatev1.GroupRecord) bool {
-	return !g.log.engine.embedded() && record.GetGroup().GetOrdering() == linksgatev1.Ordering_ORDERING_BY_SIM
+	return !g.log.engine.embedded() && ordered(record)
+}
+
+func ordered(record *linksgatev1.GroupRecord) bool {
+	return record.GetGroup().GetOrdering() == linksgatev1.Ordering_ORDERING_BY_SIM
 }
 
 func ackWait(record *linksgatev1.GroupRecord) time.Duration {

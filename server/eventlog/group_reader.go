@@ -23,6 +23,8 @@ type GroupReader struct {
 	groups  *Groups
 	record  *linksgatev1.GroupRecord
 	pullers [len(sources)]*puller
+	lending lending
+	earlier Outstanding
 	next    uint64 // stream sequence that the log's consumer delivers next; 0: cannot be told; owned by who fetches from the log
 
 	mu      sync.Mutex
@@ -40,22 +42,28 @@ func (g *Groups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (*
 		return nil, err
 	}
 	r := &GroupReader{groups: g, record: record}
-	var floors [len(sources)]uint64
+	if r.lending.bounded = ordered(record) && g.log.engine.embedded(); r.lending.bounded {
+		if r.lending.found, err = g.readLending(ctx, record); err != nil {
+			return nil, err
+		}
+	}
+	var floors, read, undelivered [len(sources)]uint64
 	for _, source := range sources {
 		info, err := g.refresh(ctx, record, source)
 		if err != nil {
 			return nil, err
 		}
-		floors[source] = info.AckFloor.Stream
+		floors[source], read[source], undelivered[source] = info.AckFloor.Stream, info.Delivered.Stream, info.NumPending
 		if source == SourceLog && g.log.engine.embedded() {
 			if r.next = info.Delivered.Stream + 1; info.Delivered.Consumer == 0 {
 				r.next = start(record).Stream // the engine has passed over what was not there any more
 			}
 		}
-		if err := g.reclaim(ctx, record, info); err != nil {
+		if err := r.reclaim(ctx, info); err != nil {
 			return nil, err
 		}
 	}
+	r.earlier = r.outstanding(read, undelivered)
 	if _, err := g.current(ctx, record); err != nil {
 		if errors.Is(err, ErrNoGroup) || errors.Is(err, ErrGroupChanged) {
 			err = errors.Join(err, g.removeIncarnation(ctx, record)) // what was just made, perhaps
@@ -73,11 +81,12 @@ func (g *Groups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (*
 	return r, nil
 }
 
-// reclaim makes the engine hand out at once what a former process on the embedded log had in hand: nobody else can have it. Of an
-// ordered group it is left to come when its leases have ended, because members may be working on it still.
-func (g *Groups) reclaim(ctx context.Context, record *linksgatev1.GroupRecord, info *jetstream.ConsumerInfo) error {
-	ordered := record.GetGroup().GetOrdering() == linksgatev1.Ordering_ORDERING_BY_SIM
-	if !g.log.engine.embedded() || ordered || info.NumAckPending == 0 {
+// reclaim makes the engine hand out at once what a former process on the embedded log had in hand: nobody else can have it. Members
+// may be working on it still: see [GroupReader.Outstanding]. Of an ordered group without a lending record nobody can say that, and it
+// is left to come when its leases have ended.
+func (r *GroupReader) reclaim(ctx context.Context, info *jetstream.ConsumerInfo) error {
+	g := r.groups
+	if !g.log.engine.embedded() || r.lending.bounded && r.lending.found == nil || info.NumAckPending == 0 {
 		return nil
 	}
 	bounded, end, err := g.begin(ctx)
@@ -409,6 +418,7 @@ func (r *GroupReader) Close() {
 		r.pullers[source].close()
 		r.unpin(source)
 	}
+	r.leave()
 	r.groups.forgetProgress(consumerName(r.record))
 }
 

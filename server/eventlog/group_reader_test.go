@@ -675,3 +675,96 @@ func TestSourceNames(t *testing.T) {
 		t.Errorf("the engine waits %v for a lease of a second", wait)
 	}
 }
+
+// Of an ordered group it is known what may have been lent by a process that died, also when the engine had not written what it had
+// delivered, and that nothing is when everything was handed back.
+func TestWhatMayBeOutIsKnown(t *testing.T) {
+	const lease, more = time.Minute, 50
+	dir := t.TempDir()
+	l := openLog(t, Options{Dir: dir})
+	record := bySIM(groupRecord("a", Cursor{Stream: 1}))
+	record.Group.LeaseDuration = durationpb.New(lease)
+	mustCreate(t, l, record)
+	last := uint64(0)
+	for n := range 2*more + 2 {
+		last = mustAppend(t, l, notification(n)).Stream
+	}
+	state := filepath.Join(streamsDir, streamName, consumersDir, consumerName(record), consumerStateFile)
+	// outstanding returns what is out according to the next process, if this one dies now.
+	outstanding := func(withState bool) (o Outstanding, opened time.Time) {
+		t.Helper()
+		killed := filepath.Join(t.TempDir(), "killed")
+		copyDir(t, dir, killed)
+		if !withState {
+			remove(t, filepath.Join(killed, state))
+		}
+		next := openLog(t, Options{Dir: killed})
+		defer next.Close()
+		return attach(t, next, record).Outstanding(), next.Groups().opened
+	}
+	ends := func(o Outstanding, since time.Time, longest time.Duration) {
+		t.Helper()
+		if want := since.Add(longest + lendingMargin); !o.Until.Equal(want) {
+			t.Errorf("out until %v, want %v", o.Until, want)
+		}
+	}
+
+	r := attach(t, l, record)
+	if o := r.Outstanding(); !o.Until.IsZero() {
+		t.Errorf("of a new group is out: %+v", o)
+	}
+	fetch(t, r, SourceLog, 2)
+	if err := r.Reach(t.Context(), 2, more, lease); err != nil {
+		t.Fatal(err)
+	}
+	o, opened := outstanding(false)
+	ends(o, opened, lease)
+	if got := o.Through[SourceLog]; got < 2 || got > 2+more {
+		t.Errorf("out through batch %d, of 2 that were lent", got)
+	}
+	// A longer lease is known before it is given, and not forgotten for a shorter one. What is not stored yet cannot be out.
+	for _, longest := range []time.Duration{2 * lease, lease} {
+		if err := r.Reach(t.Context(), last, more, longest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, opened = outstanding(false)
+	ends(o, opened, 2*lease)
+	if got := o.Through[SourceLog]; got != last {
+		t.Errorf("out through batch %d of %d", got, last)
+	}
+
+	// The process goes on without knowing what it had: its own leases are to be waited for.
+	r.Close()
+	left := time.Now()
+	r = attach(t, l, record)
+	if o := r.Outstanding(); o.Until.Before(left.Add(2*lease)) || o.Until.After(left.Add(2*lease+2*lendingMargin)) || o.Through[SourceLog] < 2 {
+		t.Errorf("after leaving: out until %v through %v", o.Until.Sub(left), o.Through)
+	}
+
+	if err := r.End(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if o := attach(t, l, record).Outstanding(); !o.Until.IsZero() {
+		t.Errorf("after the end: %+v", o)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if o, _ := outstanding(true); o.Until.IsZero() {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("after the end, and what the engine has written: something is out")
+		}
+	}
+	if o, opened = outstanding(false); o.Until.IsZero() { // the engine has forgotten what progress alone does not tell
+		t.Error("nothing is out, but the engine's place is older than the end")
+	}
+	ends(o, opened, 2*lease)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = openLog(t, Options{Dir: dir})
+	if o := attach(t, l, record).Outstanding(); !o.Until.IsZero() {
+		t.Errorf("after the end and a planned restart: %+v", o)
+	}
+}

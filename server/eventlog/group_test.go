@@ -493,8 +493,11 @@ func TestDoctorLooksAtGroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"a", "b", "c"} {
-		group := mustCreate(t, l, groupRecord(name, Cursor{Stream: 1}))
+		group := mustCreate(t, l, bySIM(groupRecord(name, Cursor{Stream: 1})))
 		if _, err := l.Groups().PutProgress(t.Context(), group, SourceLog, 1, &linksgatev1.BatchProgress{}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := attach(t, l, group).Reach(t.Context(), 1, 10, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.Groups().Park(t.Context(), name, record, linksgatev1.ParkReason_PARK_REASON_REJECTED, "", 1); err != nil {

@@ -68,6 +68,7 @@ func (s *session) settleStored(ctx context.Context, a action, l lease, place fun
 		return result
 	}
 	record, rules := s.record, s.ledger.rules
+	held := s.heldUntil(&eventlog.Claim{Source: l.source, Stream: l.stream}).After(now)
 	s.mu.Unlock()
 	if !l.until.After(now) {
 		return stale("the lease ended at " + l.until.UTC().Format(time.RFC3339Nano))
@@ -87,7 +88,7 @@ func (s *session) settleStored(ctx context.Context, a action, l lease, place fun
 		if progress == nil {
 			progress = new(linksgatev1.BatchProgress)
 		}
-		result := s.change(ctx, progress, a, l, rules, now)
+		result := s.change(ctx, progress, a, l, held, rules, now)
 		if result.GetOutcome() != linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK {
 			return result
 		}
@@ -102,8 +103,10 @@ func (s *session) settleStored(ctx context.Context, a action, l lease, place fun
 	return unavailable()
 }
 
-// change applies an action to what is stored.
-func (s *session) change(ctx context.Context, progress *linksgatev1.BatchProgress, a action, l lease, rules rules, now time.Time) *linksgatev1.LeaseResult {
+// change applies an action to what is stored, which may be older than the newest lease if the notification is held.
+func (s *session) change(
+	ctx context.Context, progress *linksgatev1.BatchProgress, a action, l lease, held bool, rules rules, now time.Time,
+) *linksgatev1.LeaseResult {
 	position := eventlog.PositionOf(l.sequence)
 	at, found := findProgress(progress.GetNotifications(), position.Index)
 	if !found {
@@ -116,7 +119,7 @@ func (s *session) change(ctx context.Context, progress *linksgatev1.BatchProgres
 		return ok()
 	case p.GetSettled():
 		return stale("it was settled otherwise")
-	case !own && p.GetLeaseNumber() != 0 && p.GetAttempts() >= l.attempt, p.GetAttempts() > l.attempt && !own:
+	case !own && !held && p.GetLeaseNumber() != 0 && p.GetAttempts() >= l.attempt, p.GetAttempts() > l.attempt && (!own || held):
 		return stale("it was leased again")
 	}
 	switch {

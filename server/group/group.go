@@ -23,8 +23,10 @@
 // with their leases at the next gateway.
 //
 // The death of the gateway: the settings, the place in the log, what is parked, and every attempt after the first. Its batches come
-// again: at once to the next gateway on an embedded log, unless the group is ordered, else when the leases that it gave have ended. What
-// was acknowledged of them comes again unless it was acknowledged after the gateway's death.
+// again: at once to the next gateway on an embedded log, else when the leases that it gave have ended. What was acknowledged of them
+// comes again unless it was acknowledged after the gateway's death. Of an ordered group on an embedded log the next gateway knows, because
+// it was stored before, from which batches anything may be out: it holds all that is not settled of these, and what is behind it, until
+// it is settled or those leases have ended.
 package group
 
 import (

@@ -37,7 +37,8 @@ type ledger struct {
 
 	changes int    // counts the batches that came and went
 	items   int    // not settled
-	leases  int    // in state leased
+	leases  int    // in state leased, but for what is held
+	held    int    // held, and in state leased
 	waits   int    // tried before and not leased now
 	bytes   int    // of open batches
 	missed  uint64 // record batches that never came
@@ -118,6 +119,7 @@ type item struct {
 	state    state
 	attempts uint32
 	suspect  bool      // its last attempt may have ended a member
+	held     bool      // as good as leased: it may be out on a lease that nothing is known of, until then
 	lease    uint64    // the newest lease; 0 if this gateway knows of none
 	member   *Member   // that has it; nil if it came with Fetch, or from another gateway
 	told     bool      // the member knows of it
@@ -151,8 +153,11 @@ func newLedger(rules rules) *ledger {
 
 func (it *item) sequence() uint64 { return it.record.Position.Sequence() }
 
-// admit takes a record batch in hand: of its notifications those that pass the filter and were not settled before.
-func (g *ledger) admit(claim *eventlog.Claim, filter *eventlog.Filter, progress *linksgatev1.BatchProgress, revision uint64, now time.Time) {
+// admit takes a record batch in hand: of its notifications those that pass the filter and were not settled before. Until a time they
+// may be out on leases that nothing is known of.
+func (g *ledger) admit(
+	claim *eventlog.Claim, filter *eventlog.Filter, progress *linksgatev1.BatchProgress, revision uint64, held, now time.Time,
+) {
 	key := batchKey{claim.Source, claim.Stream}
 	if b := g.batches[key]; b != nil { // it was not kept alive in time, and nobody else had it
 		g.bytes += claim.Bytes - b.claim.Bytes
@@ -177,7 +182,14 @@ func (g *ledger) admit(claim *eventlog.Claim, filter *eventlog.Filter, progress 
 		}
 		b.open++
 		g.items++
-		out := it.restore(before, g.rules, now)
+		out := it.restore(before, now)
+		switch {
+		case held.After(now):
+			it.hold(held, out)
+			out = true
+		case !out:
+			it.uncount(g.rules)
+		}
 		g.count(it, 1)
 		switch {
 		case out:
@@ -199,8 +211,9 @@ func (g *ledger) admit(claim *eventlog.Claim, filter *eventlog.Filter, progress 
 }
 
 // enqueue puts a notification among the others of its SIMs. All queues have one order, so that no two notifications can wait
-// for each other: first what another gateway had leased and may still be out, then what was in hand when the ledger was put
-// together, by its place in the log, then what came later, as it came.
+// for each other: first what another gateway, or this one in an earlier life, had leased and may still be out, then what was in hand
+// when the ledger was put together, by its place in the log, then what came later, as it came. Only of what is held there may be
+// several of one SIM, of which one at most is out.
 func (g *ledger) enqueue(it *item) {
 	if !g.rules.ordered {
 		return
@@ -292,6 +305,8 @@ func (g *ledger) enter(it *item, next state) {
 
 func (g *ledger) count(it *item, n int) {
 	switch {
+	case it.state == stateLeased && it.held:
+		g.held += n
 	case it.state == stateLeased:
 		g.leases += n
 	case it.state != stateSettled && (it.attempts > 0 || it.batch.source == eventlog.SourceReplay):
@@ -336,7 +351,7 @@ func (g *ledger) takeBack(it *item, now time.Time) {
 // note takes note of a lease that somebody else gave, perhaps.
 func (g *ledger) note(it *item, l lease) {
 	g.count(it, -1)
-	it.lease, it.attempts = l.number, max(it.attempts, l.attempt)
+	it.lease, it.attempts, it.held = l.number, max(it.attempts, l.attempt), false
 	g.count(it, 1)
 }
 
@@ -396,12 +411,20 @@ func (g *ledger) park(it *item) {
 	g.toPark = append(g.toPark, it)
 }
 
-// advance makes ready what is due, and returns what was leased for a time that has passed.
+// advance makes ready what is due or held no longer, and returns what was leased for a time that has passed.
 func (g *ledger) advance(now time.Time) (ended []*item) {
 	for len(g.leased.items) > 0 && !g.leased.items[0].until.After(now) {
 		it := g.leased.items[0]
-		ended = append(ended, it)
 		g.enter(it, stateWriting)
+		if !it.held {
+			ended = append(ended, it)
+			continue
+		}
+		g.count(it, -1)
+		it.held = false
+		it.uncount(g.rules)
+		g.count(it, 1)
+		g.wait(it, now)
 	}
 	for len(g.delayed.items) > 0 && !g.delayed.items[0].due.After(now) {
 		g.wait(g.delayed.items[0], now)

@@ -64,6 +64,7 @@ type world struct {
 	t       *testing.T
 	ledger  *ledger
 	now     time.Time
+	held    time.Time // until then may be out what is admitted
 	numbers uint64
 	items   []*item
 	settled map[string][]uint64 // by SIM: the sequences in the order of settling
@@ -76,7 +77,7 @@ func newWorld(t *testing.T, r rules) *world {
 }
 
 func (w *world) admit(claim *eventlog.Claim, progress *linksgatev1.BatchProgress) *batch {
-	w.ledger.admit(claim, nil, progress, 0, w.now)
+	w.ledger.admit(claim, nil, progress, 0, w.held, w.now)
 	b := w.ledger.batches[batchKey{claim.Source, claim.Stream}]
 	if b != nil {
 		for i := range b.items {
@@ -142,7 +143,7 @@ func (w *world) pass(d time.Duration) {
 func (w *world) check() {
 	w.t.Helper()
 	out, waits, open := make(map[string]uint64), 0, 0
-	leases := 0
+	leases, held := 0, 0
 	for _, it := range w.items {
 		if it.state != stateSettled {
 			open++
@@ -153,6 +154,10 @@ func (w *world) check() {
 		if it.state != stateLeased {
 			continue
 		}
+		if it.held {
+			held++
+			continue
+		}
 		leases++
 		for _, sim := range it.keys {
 			if other, taken := out[sim]; taken {
@@ -161,9 +166,9 @@ func (w *world) check() {
 			out[sim] = it.sequence()
 		}
 	}
-	if leases != w.ledger.leases || waits != w.ledger.waits || open != w.ledger.items {
-		w.t.Fatalf("the ledger counts %d out, %d waiting, %d open; there are %d, %d, %d",
-			w.ledger.leases, w.ledger.waits, w.ledger.items, leases, waits, open)
+	if leases != w.ledger.leases || held != w.ledger.held || waits != w.ledger.waits || open != w.ledger.items {
+		w.t.Fatalf("the ledger counts %d out, %d held, %d waiting, %d open; there are %d, %d, %d, %d",
+			w.ledger.leases, w.ledger.held, w.ledger.waits, w.ledger.items, leases, held, waits, open)
 	}
 }
 
@@ -324,6 +329,57 @@ func TestProgressRestoresABatch(t *testing.T) {
 	next.pass(r.lease) // the old lease ends here like any other
 	if got := at(leased); got.state == stateLeased || got.attempts != 1 {
 		t.Errorf("after its lease: %+v", got)
+	}
+}
+
+// What may be out is not lent, nor what comes behind it, until it is settled or cannot be out any more. Until then nothing of it counts
+// as an attempt.
+func TestWhatIsHeldIsAsGoodAsOut(t *testing.T) {
+	r := testRules
+	r.ordered = true
+	w := newWorld(t, r)
+	// stream sets the places of claims apart, which are all from the beginning of a log.
+	stream := uint64(0)
+	admit := func(count int, sim string) {
+		for _, claim := range claims(t, count, func(int) []string { return []string{sim} }) {
+			stream++
+			claim.Stream = stream
+			w.admit(claim, nil)
+		}
+	}
+	w.held = w.now.Add(r.lease)
+	admit(2, "a")
+	admit(1, "b")
+	w.held = time.Time{}
+	admit(1, "a")
+	admit(1, "c")
+	first, second, other := w.items[0], w.items[1], w.items[2]
+	if it := w.lend(); it != w.items[4] || w.lend() != nil {
+		t.Fatalf("lent: %+v", it)
+	}
+	w.ledger.note(other, lease{number: 7, attempt: 3})
+	w.fail(other, linksgatev1.ParkReason_PARK_REASON_REJECTED)
+	if other.attempts != 3 || other.state != stateDelayed {
+		t.Errorf("rejected: %+v", other)
+	}
+	w.ledger.note(first, lease{number: 8, attempt: 1})
+	w.settle(first)
+	if w.lend() != nil {
+		t.Error("lent behind one that may be out")
+	}
+	if p := progressOf(second.batch.snapshot(true), second.record.Position.Index); p != nil {
+		t.Errorf("what nothing is known of is stored: %v", p)
+	}
+	w.pass(r.lease)
+	var rest []*item
+	for it := w.lend(); it != nil; it = w.lend() {
+		if it != other {
+			rest = append(rest, it)
+		}
+		w.ledger.settle(it, w.now)
+	}
+	if len(rest) != 2 || rest[0] != second || rest[1] != w.items[3] || second.attempts != 1 || other.state != stateSettled {
+		t.Errorf("lent after the time: %+v", rest)
 	}
 }
 

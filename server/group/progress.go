@@ -17,7 +17,8 @@ import (
 //   - when a gateway hands its batches back: what is settled stays settled, and leases that are out stay good;
 //   - when a lease is settled that a gateway gave which is gone.
 //
-// What was acknowledged and is not stored when a gateway dies comes again.
+// What was acknowledged and is not stored when a gateway dies comes again; of an ordered group when it can not be out any more. What may
+// be the gateway has stored before it lent it, for whole record batches: see eventlog.GroupReader.Reach.
 
 // progressOf returns what is stored of one notification of a batch; nil if nothing is.
 func progressOf(progress *linksgatev1.BatchProgress, index int) *linksgatev1.NotificationProgress {
@@ -36,18 +37,28 @@ func findProgress(all []*linksgatev1.NotificationProgress, index int) (int, bool
 }
 
 // restore takes over what is stored of a notification. It reports whether it is out on a lease.
-func (it *item) restore(p *linksgatev1.NotificationProgress, r rules, now time.Time) (out bool) {
+func (it *item) restore(p *linksgatev1.NotificationProgress, now time.Time) (out bool) {
 	if p == nil {
 		return false
 	}
 	it.attempts, it.suspect, it.lease = p.GetAttempts(), p.GetSuspect(), p.GetLeaseNumber()
 	it.until, it.due = asTime(p.GetLeasedUntil()), asTime(p.GetNotBefore())
-	if it.lease != 0 && it.until.After(now) {
-		return true
+	return it.lease != 0 && it.until.After(now)
+}
+
+// uncount leaves a notification that is not out one attempt: the last one that was counted may not have been made.
+func (it *item) uncount(r rules) { it.attempts = min(it.attempts, max(r.maxAttempts, 1)-1) }
+
+// hold takes a notification for leased until a time, by whomever. What is stored may be older than its newest lease: that it is out on
+// one is good to know, that it is not says nothing.
+func (it *item) hold(until time.Time, out bool) {
+	it.held = true
+	if !out {
+		it.lease, it.until = 0, time.Time{}
 	}
-	// The last attempt that was counted may not have been made.
-	it.attempts = min(it.attempts, max(r.maxAttempts, 1)-1)
-	return false
+	if until.After(it.until) {
+		it.until = until
+	}
 }
 
 // snapshot returns what there is to store of a batch; nil if there is nothing. ahead counts the coming attempt of what waits to
@@ -58,7 +69,10 @@ func (b *batch) snapshot(ahead bool) *linksgatev1.BatchProgress {
 		it := &b.items[i]
 		p := &linksgatev1.NotificationProgress{Index: uint32(it.record.Position.Index)}
 		attempts, out := it.attempts, it.state == stateLeased
-		if out && !ahead && !it.known() {
+		switch {
+		case out && it.held && it.lease == 0: // nothing is known that was not before
+			out = false
+		case out && !ahead && !it.known():
 			attempts, out = attempts-1, false
 		}
 		switch {
@@ -76,7 +90,7 @@ func (b *batch) snapshot(ahead bool) *linksgatev1.BatchProgress {
 				break
 			}
 			p.NotBefore = timestamppb.New(it.due)
-			if ahead {
+			if ahead && !it.held {
 				p.Attempts++
 			}
 		}

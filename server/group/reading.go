@@ -23,9 +23,9 @@ func (s *session) readLog() {
 
 // complete reads what was delivered before and not settled. It reports false when the session ended.
 //
-// What was given back comes at once, or nearly so; what a gateway had that is gone comes when the engine has waited for it. Until then
-// only new batches come, one at a time and ever more slowly, and none once there are enough in hand: after that time, what is missing
-// comes before what is new.
+// What was given back comes at once, or nearly so, and on an embedded log what another life had too. On an external one, what a gateway
+// had that is gone comes when the engine has waited for it. Until then only new batches come, one at a time and ever more slowly, and
+// none once there are enough in hand: after that time, what is missing comes before what is new.
 func (s *session) complete() bool {
 	s.mu.Lock()
 	waited := time.Now().Add(s.ledger.rules.lease + eventlog.LeaseMargin + time.Second)
@@ -111,12 +111,17 @@ func (s *session) read(source eventlog.Source) {
 		for _, claim := range claims {
 			bytes += claim.Bytes
 		}
-		most = max(1, min(fetchBatches, fetchBytes*len(claims)/max(bytes, 1)))
+		most = atOnce(len(claims), bytes)
 		s.admit(claims)
 		if source == eventlog.SourceLog && !s.becomeSure() {
 			return
 		}
 	}
+}
+
+// atOnce is how many batches to read in one go, as so many took so much memory.
+func atOnce(batches, bytes int) int {
+	return max(1, min(fetchBatches, fetchBytes*batches/max(bytes, 1)))
 }
 
 // becomeSure waits, if need be, until no other gateway has anything in hand. It reports false when the session ended.
@@ -212,8 +217,62 @@ func (s *session) isStandby() bool {
 	return s.standby
 }
 
+// reach makes sure that the next gateway, if this one dies, will know that something of these batches may be out. It reports false when
+// the session ended.
+func (s *session) reach(claims []*eventlog.Claim) bool {
+	stream, bytes := uint64(0), 0
+	for _, claim := range claims {
+		bytes += claim.Bytes
+		if claim.Source == eventlog.SourceLog {
+			stream = max(stream, claim.Stream)
+		}
+	}
+	more := uint64(2 * atOnce(len(claims), bytes))
+	for {
+		s.mu.Lock()
+		lease := s.ledger.rules.lease
+		s.mu.Unlock()
+		err := s.reader.Reach(s.ctx, stream, more, lease)
+		if err == nil {
+			return true
+		}
+		if !s.pause(err) {
+			return false
+		}
+	}
+}
+
+// heldUntil returns until when notifications of a batch may be out on leases that nothing is known of. The caller holds mu.
+func (s *session) heldUntil(claim *eventlog.Claim) time.Time {
+	switch o := s.earlier; {
+	case claim.Stream <= o.Through[claim.Source]:
+		return o.Until
+	case claim.Source == eventlog.SourceReplay && s.seen[eventlog.SourceLog] < o.Through[eventlog.SourceLog]:
+		return o.Until // what may be out of its SIM is not in hand yet
+	}
+	return time.Time{}
+}
+
+// knowsAll reports whether nothing is out on a lease that nothing is known of. The caller holds mu.
+func (s *session) knowsAll() bool {
+	if !time.Now().Before(s.earlier.Until) {
+		return true
+	}
+	all := s.ledger.complete && s.ledger.held == 0
+	for source, through := range s.earlier.Through {
+		all = all && s.seen[source] >= through
+	}
+	return all
+}
+
 // admit takes batches in hand.
 func (s *session) admit(claims []*eventlog.Claim) {
+	if len(claims) > 0 && !s.reach(claims) {
+		for _, claim := range claims {
+			s.leaveUnread(claim)
+		}
+		return
+	}
 	for _, claim := range claims {
 		if !s.sameTurn(claim) {
 			// Others had the group in between, and may have something of it in hand. A new session finds out.
@@ -278,7 +337,8 @@ func (s *session) admitOne(claim *eventlog.Claim) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ledger.admit(claim, s.filter, progress, revision, time.Now())
+	s.ledger.admit(claim, s.filter, progress, revision, s.heldUntil(claim), time.Now())
+	s.seen[claim.Source] = max(s.seen[claim.Source], claim.Stream)
 	for _, p := range progress.GetNotifications() {
 		if p.GetSettled() && p.GetLeaseNumber() != 0 {
 			s.recent.add(p.GetLeaseNumber())

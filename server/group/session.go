@@ -51,6 +51,7 @@ type session struct {
 	incarnation incarnation
 	signer      *signer
 	before      uint64 // the newest lease when the session began
+	earlier     eventlog.Outstanding
 
 	// admitting is held while it is decided what is known of a batch that is not in hand: either what is stored of it is read and
 	// it comes in hand, or what is stored is changed.
@@ -67,6 +68,7 @@ type session struct {
 	standby  bool                     // mu; another gateway serves the group
 	turn     uint64                   // mu; of this gateway, 0 until something was read from the log
 	unsure   bool                     // mu; another gateway may have something in hand: nothing is lent
+	seen     [2]uint64                // mu; by source: the newest batch that came in hand
 	lastUsed time.Time                // mu
 	wakeAt   time.Time                // mu; when the clock wakes by itself
 	gone     error                    // mu; why the session ended, once it has
@@ -111,6 +113,8 @@ func (s *session) attach() error {
 		return err
 	}
 	s.incarnation, s.signer = incarnation(record.GetIncarnation()), newSigner(record.GetTokenKey())
+	s.earlier = s.reader.Outstanding()
+	s.seen = s.earlier.Read
 	s.ledger = newLedger(rulesOf(record.GetGroup()))
 	s.ledger.complete = !s.ledger.rules.ordered // else when readLog says so
 	s.record, s.revision, s.filter = record, revision, eventlog.FilterOf(record.GetGroup().GetFilter())
@@ -133,6 +137,13 @@ func (s *session) refresh() {
 	case incarnation(record.GetIncarnation()) != s.incarnation:
 		s.endSoon(ErrMoved)
 	default:
+		// What was lent so far is bounded by the lease duration of before.
+		if err := s.reader.Reach(s.ctx, 0, 0, rulesOf(record.GetGroup()).lease); err != nil {
+			if s.ctx.Err() == nil {
+				s.groups.logger.Warn("a change of a group does not take effect yet", "group", s.name, "error", err)
+			}
+			return
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if revision <= s.revision { // another call was faster
@@ -219,6 +230,7 @@ func (s *session) handBack() {
 		inHand[b] = b.snapshot(false)
 		claims = append(claims, b.claim)
 	}
+	stored := s.knowsAll()
 	s.mu.Unlock()
 	for b, progress := range inHand {
 		if progress == nil {
@@ -226,11 +238,17 @@ func (s *session) handBack() {
 		}
 		if _, err := s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, b.revision); err != nil {
 			s.groups.logger.Warn("what members had done could not be stored and will be repeated", "group", s.name, "error", err)
+			stored = false
 		}
 	}
 	for _, claim := range claims {
 		if err := claim.GiveBack(ctx); err != nil {
 			s.groups.logger.Debug("a record batch could not be handed back", "group", s.name, "error", err)
+		}
+	}
+	if stored {
+		if err := s.reader.End(ctx); err != nil {
+			s.groups.logger.Warn("what is out will not be known for sure", "group", s.name, "error", err)
 		}
 	}
 }

@@ -346,7 +346,7 @@ func TestTheClockMindsWhatItLends(t *testing.T) {
 	s.ledger = newLedger(testRules)
 	s.ledger.complete = true
 	now := time.Now()
-	s.ledger.admit(claims(t, 1, func(int) []string { return nil })[0], nil, nil, 0, now)
+	s.ledger.admit(claims(t, 1, func(int) []string { return nil })[0], nil, nil, 0, time.Time{}, now)
 	if _, err := s.join("", 1); err != nil {
 		t.Fatal(err)
 	}

@@ -206,7 +206,7 @@ func (s *session) settleInHand(it *item, l lease, a action, now time.Time) *link
 		return ok()
 	case it.state == stateSettled || it.parking:
 		return stale("it was settled otherwise")
-	case it.state == stateLeased && !own:
+	case it.state == stateLeased && it.held && l.attempt < it.attempts, it.state == stateLeased && !it.held && !own:
 		return stale("it was leased again")
 	case it.state != stateLeased && !own && (it.lease != 0 || l.attempt < it.attempts):
 		return stale("it was leased again")

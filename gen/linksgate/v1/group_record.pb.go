@@ -9,6 +9,7 @@ package linksgatev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -241,6 +242,89 @@ func (x *NotificationProgress) GetNotBefore() *timestamppb.Timestamp {
 	return nil
 }
 
+// LendingRecord bounds what an ordered group on an embedded log may have lent. It is stored beside the group's progress, ahead of the
+// leases, so that a gateway that dies leaves word of them.
+type LendingRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// No record batch of the log beyond this stream sequence was lent from.
+	Through uint64 `protobuf:"varint,2,opt,name=through,proto3" json:"through,omitempty"`
+	// No lease was given for longer.
+	Lease *durationpb.Duration `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
+	// True: the gateway stored what it had lent and handed it back. What follows is set only then.
+	Ended bool `protobuf:"varint,4,opt,name=ended,proto3" json:"ended,omitempty"`
+	// Up to which stream sequence of the log the engine had delivered at that time. A place that is before this one was not durable.
+	Delivered uint64 `protobuf:"varint,5,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	// The same of what was replayed.
+	DeliveredReplays uint64 `protobuf:"varint,6,opt,name=delivered_replays,json=deliveredReplays,proto3" json:"delivered_replays,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *LendingRecord) Reset() {
+	*x = LendingRecord{}
+	mi := &file_linksgate_v1_group_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LendingRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LendingRecord) ProtoMessage() {}
+
+func (x *LendingRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_group_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LendingRecord.ProtoReflect.Descriptor instead.
+func (*LendingRecord) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LendingRecord) GetThrough() uint64 {
+	if x != nil {
+		return x.Through
+	}
+	return 0
+}
+
+func (x *LendingRecord) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *LendingRecord) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *LendingRecord) GetDelivered() uint64 {
+	if x != nil {
+		return x.Delivered
+	}
+	return 0
+}
+
+func (x *LendingRecord) GetDeliveredReplays() uint64 {
+	if x != nil {
+		return x.DeliveredReplays
+	}
+	return 0
+}
+
 // ParkedRecord is how a parked notification is stored.
 type ParkedRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -262,7 +346,7 @@ type ParkedRecord struct {
 
 func (x *ParkedRecord) Reset() {
 	*x = ParkedRecord{}
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[3]
+	mi := &file_linksgate_v1_group_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -274,7 +358,7 @@ func (x *ParkedRecord) String() string {
 func (*ParkedRecord) ProtoMessage() {}
 
 func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[3]
+	mi := &file_linksgate_v1_group_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -287,7 +371,7 @@ func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRecord.ProtoReflect.Descriptor instead.
 func (*ParkedRecord) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{3}
+	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ParkedRecord) GetNotification() *Notification {
@@ -336,7 +420,7 @@ var File_linksgate_v1_group_record_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_group_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1flinksgate/v1/group_record.proto\x12\flinksgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a linksgate/v1/group_service.proto\x1a\x1flinksgate/v1/notification.proto\"\x9e\x01\n" +
+	"\x1flinksgate/v1/group_record.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a linksgate/v1/group_service.proto\x1a\x1flinksgate/v1/notification.proto\"\x9e\x01\n" +
 	"\vGroupRecord\x12)\n" +
 	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x1b\n" +
@@ -352,7 +436,13 @@ const file_linksgate_v1_group_record_proto_rawDesc = "" +
 	"\fleased_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vleasedUntil\x12!\n" +
 	"\flease_number\x18\x06 \x01(\x06R\vleaseNumber\x129\n" +
 	"\n" +
-	"not_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\x89\x02\n" +
+	"not_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\xc1\x01\n" +
+	"\rLendingRecord\x12\x18\n" +
+	"\athrough\x18\x02 \x01(\x04R\athrough\x12/\n" +
+	"\x05lease\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\bR\x05ended\x12\x1c\n" +
+	"\tdelivered\x18\x05 \x01(\x04R\tdelivered\x12+\n" +
+	"\x11delivered_replays\x18\x06 \x01(\x04R\x10deliveredReplaysJ\x04\b\x01\x10\x02\"\x89\x02\n" +
 	"\fParkedRecord\x12>\n" +
 	"\fnotification\x18\x01 \x01(\v2\x1a.linksgate.v1.NotificationR\fnotification\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x127\n" +
@@ -373,30 +463,33 @@ func file_linksgate_v1_group_record_proto_rawDescGZIP() []byte {
 	return file_linksgate_v1_group_record_proto_rawDescData
 }
 
-var file_linksgate_v1_group_record_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_linksgate_v1_group_record_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_linksgate_v1_group_record_proto_goTypes = []any{
 	(*GroupRecord)(nil),           // 0: linksgate.v1.GroupRecord
 	(*BatchProgress)(nil),         // 1: linksgate.v1.BatchProgress
 	(*NotificationProgress)(nil),  // 2: linksgate.v1.NotificationProgress
-	(*ParkedRecord)(nil),          // 3: linksgate.v1.ParkedRecord
-	(*Group)(nil),                 // 4: linksgate.v1.Group
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
-	(*Notification)(nil),          // 6: linksgate.v1.Notification
-	(ParkReason)(0),               // 7: linksgate.v1.ParkReason
+	(*LendingRecord)(nil),         // 3: linksgate.v1.LendingRecord
+	(*ParkedRecord)(nil),          // 4: linksgate.v1.ParkedRecord
+	(*Group)(nil),                 // 5: linksgate.v1.Group
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*Notification)(nil),          // 8: linksgate.v1.Notification
+	(ParkReason)(0),               // 9: linksgate.v1.ParkReason
 }
 var file_linksgate_v1_group_record_proto_depIdxs = []int32{
-	4, // 0: linksgate.v1.GroupRecord.group:type_name -> linksgate.v1.Group
+	5, // 0: linksgate.v1.GroupRecord.group:type_name -> linksgate.v1.Group
 	2, // 1: linksgate.v1.BatchProgress.notifications:type_name -> linksgate.v1.NotificationProgress
-	5, // 2: linksgate.v1.NotificationProgress.leased_until:type_name -> google.protobuf.Timestamp
-	5, // 3: linksgate.v1.NotificationProgress.not_before:type_name -> google.protobuf.Timestamp
-	6, // 4: linksgate.v1.ParkedRecord.notification:type_name -> linksgate.v1.Notification
-	5, // 5: linksgate.v1.ParkedRecord.parked_at:type_name -> google.protobuf.Timestamp
-	7, // 6: linksgate.v1.ParkedRecord.reason:type_name -> linksgate.v1.ParkReason
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	6, // 2: linksgate.v1.NotificationProgress.leased_until:type_name -> google.protobuf.Timestamp
+	6, // 3: linksgate.v1.NotificationProgress.not_before:type_name -> google.protobuf.Timestamp
+	7, // 4: linksgate.v1.LendingRecord.lease:type_name -> google.protobuf.Duration
+	8, // 5: linksgate.v1.ParkedRecord.notification:type_name -> linksgate.v1.Notification
+	6, // 6: linksgate.v1.ParkedRecord.parked_at:type_name -> google.protobuf.Timestamp
+	9, // 7: linksgate.v1.ParkedRecord.reason:type_name -> linksgate.v1.ParkReason
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_linksgate_v1_group_record_proto_init() }
@@ -412,7 +505,7 @@ func file_linksgate_v1_group_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linksgate_v1_group_record_proto_rawDesc), len(file_linksgate_v1_group_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
