@@ -66,6 +66,9 @@ func registerGroupMetrics(registry prometheus.Registerer, groups *group.Groups) 
 		counter("linksgate_group_parked_total", "Notifications that were parked.", stats.Parked.Load),
 		counter("linksgate_group_missed_batches_total", "Record batches that expired or were damaged before their group got them.",
 			stats.MissedBatches.Load),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "linksgate_groups_stalled", Help: "Groups that stand still because as much as may be is in hand and waits.",
+		}, func() float64 { return float64(groups.Stalled()) }),
 	)
 }
 

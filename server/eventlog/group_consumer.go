@@ -20,8 +20,9 @@ const (
 	consumerPrefix = "group-"
 	// priorityGroup is the one priority group of a consumer that serves one gateway at a time.
 	priorityGroup = "gateway"
-	// maxUnsettled is how many record batches of a group may be in hand at once, by all gateways.
-	maxUnsettled = 4096
+	// maxUnsettled is how many record batches of a group may be in hand at once, by all gateways, or given back for later. The engine
+	// writes all their numbers each time that it writes its state.
+	maxUnsettled = 32_768
 	// LeaseMargin is how much longer than a lease the engine waits for a gateway that does not say any more that it has a batch in
 	// hand: what a dead one had lent is not given out again before the leases have ended, unless its successor takes it back (reclaim).
 	LeaseMargin = 5 * time.Second
@@ -122,7 +123,8 @@ func (g *Groups) ensure(ctx context.Context, record *linksgatev1.GroupRecord, so
 	return g.consumer(ctx, record, source, false)
 }
 
-// refresh is ensure for whoever has just read or stored the record: it also gives the consumer the lease duration in force.
+// refresh is ensure for whoever has just read or stored the record: it also gives the consumer the lease duration in force, and the bound
+// of this version.
 func (g *Groups) refresh(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (*jetstream.ConsumerInfo, error) {
 	return g.consumer(ctx, record, source, true)
 }
@@ -138,9 +140,12 @@ func (g *Groups) consumer(ctx context.Context, record *linksgatev1.GroupRecord, 
 	switch {
 	case errors.Is(err, jetstream.ErrConsumerNotFound):
 		consumer, err = g.createDurable(bounded, record, source)
-	case err == nil && update && consumer.CachedInfo().Config.AckWait != ackWait(record):
+	case err == nil && update:
 		config := consumer.CachedInfo().Config
-		config.AckWait = ackWait(record)
+		if config.AckWait == ackWait(record) && config.MaxAckPending == maxUnsettled {
+			break
+		}
+		config.AckWait, config.MaxAckPending = ackWait(record), maxUnsettled
 		consumer, err = stream.UpdateConsumer(bounded, config)
 	}
 	if err != nil {

@@ -32,7 +32,8 @@ const (
 	ackSettled = "+ACK"
 	ackKeep    = "+WPI"
 	// With a delay, if of nothing: the engine keeps only what has one over a restart.
-	ackGiveBack = "-NAK 0s"
+	ackGiveBackFor = "-NAK "
+	ackGiveBack    = ackGiveBackFor + "0s"
 )
 
 const (

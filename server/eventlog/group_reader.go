@@ -386,14 +386,21 @@ func (c *Claim) Settle(ctx context.Context) error {
 
 // GiveBack ends the claim: whoever asks next gets the batch, this gateway too, also after a restart of the engine. It returns when the
 // engine has understood. Errors: ErrUnavailable, ErrClosed; then the batch comes again as after the death of the gateway.
-func (c *Claim) GiveBack(ctx context.Context) error {
+func (c *Claim) GiveBack(ctx context.Context) error { return c.giveBack(ctx, ackGiveBack) }
+
+// GiveBackFor is GiveBack, but the batch comes to nobody before a time has passed, or this process has ended.
+func (c *Claim) GiveBackFor(ctx context.Context, wait time.Duration) error {
+	return c.giveBack(ctx, ackGiveBackFor+max(wait, 0).String())
+}
+
+func (c *Claim) giveBack(ctx context.Context, what string) error {
 	g := c.reader.groups
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if _, err := g.log.engine.conn.RequestWithContext(bounded, c.reply, []byte(ackGiveBack)); err != nil {
+	if _, err := g.log.engine.conn.RequestWithContext(bounded, c.reply, []byte(what)); err != nil {
 		return g.fail(ctx, fmt.Sprintf("give back record batch %d", c.Stream), err)
 	}
 	return nil

@@ -243,6 +243,21 @@ func TestBatchComesAgainUntilItIsSettled(t *testing.T) {
 	if third.Deliveries < 2 || len(third.Records) != 1 {
 		t.Errorf("given back: %+v", third)
 	}
+	const wait = 500 * time.Millisecond
+	began := time.Now()
+	if err := third.GiveBackFor(t.Context(), wait); err != nil {
+		t.Fatal(err)
+	}
+	for third = nil; third == nil; {
+		for _, c := range fetch(t, r, SourceLog, 1) {
+			if c.Stream == 3 {
+				third = c
+			}
+		}
+	}
+	if waited := time.Since(began); waited < wait {
+		t.Errorf("what was given back for %v came after %v", wait, waited)
+	}
 	settle(t, first[0], third) // the first one by a claim that was overtaken
 	awaitState(t, l, record, func(s GroupState) bool { return s.Unsettled == 0 })
 	settle(t, first...) // does nothing

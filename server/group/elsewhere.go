@@ -121,6 +121,8 @@ func (s *session) change(
 		return stale("it was settled otherwise")
 	case !own && !held && p.GetLeaseNumber() != 0 && p.GetAttempts() >= l.attempt, p.GetAttempts() > l.attempt && (!own || held):
 		return stale("it was leased again")
+	case own && p.GetNotBefore() != nil && !p.GetSuspect() && a.kind != actionReject: // the member did not vanish, nor let the lease end
+		return stale("it was rejected")
 	}
 	switch {
 	case a.kind == actionExtend:

@@ -34,6 +34,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,25 @@ func New(log *eventlog.Log, logger *slog.Logger) (*Groups, error) {
 // Stats returns the counters.
 func (g *Groups) Stats() *Stats { return &g.stats }
 
+// Stalled returns how many groups stand still on this gateway because as much as may be is in hand and waits.
+func (g *Groups) Stalled() (count int) {
+	for _, s := range g.open() {
+		s.mu.Lock()
+		if s.stalled {
+			count++
+		}
+		s.mu.Unlock()
+	}
+	return count
+}
+
+// open returns the sessions that there are.
+func (g *Groups) open() []*session {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.Collect(maps.Values(g.sessions))
+}
+
 // Drain ends all members with ErrDraining. What they have can still be settled.
 func (g *Groups) Drain() {
 	g.draining.Store(true)
@@ -115,14 +135,8 @@ func (g *Groups) Close() {
 	g.Drain()
 	g.stopWatching()
 	g.stopAnswering()
-	g.mu.Lock()
-	sessions := make([]*session, 0, len(g.sessions))
-	for _, s := range g.sessions {
-		sessions = append(sessions, s)
-	}
-	g.mu.Unlock()
 	var closing sync.WaitGroup
-	for _, s := range sessions {
+	for _, s := range g.open() {
 		closing.Go(func() { s.end(ErrDraining) })
 	}
 	closing.Wait()
@@ -306,6 +320,8 @@ func (g *Groups) describe(ctx context.Context, record *linksgatev1.GroupRecord) 
 			status.InFlight += theirs.GetInFlight()
 			status.Retrying += theirs.GetRetrying()
 			status.MissedRecordBatches += theirs.GetMissedRecordBatches()
+			status.Held += theirs.GetHeld()
+			status.Stalled = status.GetStalled() || theirs.GetStalled()
 			status.Members = append(status.Members, theirs.GetMembers()...)
 		}
 	}

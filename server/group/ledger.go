@@ -40,10 +40,14 @@ type ledger struct {
 	leases  int    // in state leased, but for what is held
 	held    int    // held, and in state leased
 	waits   int    // tried before and not leased now
+	away    int    // on the shelf, where all wait
 	bytes   int    // of open batches
 	missed  uint64 // record batches that never came
 
 	closed recent[batchKey] // batches that were in other hands before: leases of them may still be out
+
+	// shelved are batches that were given back until something of them is due.
+	shelved map[batchKey]shelved
 
 	// What the session has to do, outside of its lock.
 	toRecord map[*batch]struct{}
@@ -52,15 +56,31 @@ type ledger struct {
 }
 
 // Bounds of what one ledger has in hand. Behind them the group waits, also for notifications that could go on: they are the
-// price of bounded memory.
+// price of bounded memory. A group without order puts what only waits for another attempt on the shelf before it comes to that.
 const (
-	maxOpenBatches = 2048
+	maxOpenBatches = 8192
 	maxOpenBytes   = 64 << 20
 	maxOpenItems   = 50_000
+	// shelfTime is the shortest wait that is worth storing a batch and reading it again.
+	shelfTime = 15 * time.Second
+	// shelfMargin is how much later than due a batch may come back from the shelf.
+	shelfMargin = time.Minute
 )
 
-func (g *ledger) full() bool {
-	return len(g.batches) >= maxOpenBatches || g.bytes >= maxOpenBytes || g.items >= maxOpenItems
+func (g *ledger) full() bool { return g.fuller(1) }
+
+// crowded reports whether it is time to make room.
+func (g *ledger) crowded() bool { return !g.rules.ordered && g.fuller(2) }
+
+// fuller reports whether a part of what may be in hand is.
+func (g *ledger) fuller(part int) bool {
+	return len(g.batches) >= maxOpenBatches/part || g.bytes >= maxOpenBytes/part || g.items >= maxOpenItems/part
+}
+
+// shelved is what is remembered of a batch that is with the engine meanwhile.
+type shelved struct {
+	items int
+	due   time.Time // when the engine gives it out again
 }
 
 // rules are the settings of a group that the ledger needs.
@@ -146,6 +166,7 @@ func newLedger(rules rules) *ledger {
 		delayed: itemHeap{less: func(a, b *item) bool { return a.due.Before(b.due) }},
 		leased:  itemHeap{less: func(a, b *item) bool { return a.until.Before(b.until) }},
 		sims:    make(map[string][]*item),
+		shelved: make(map[batchKey]shelved),
 
 		toRecord: make(map[*batch]struct{}),
 	}
@@ -166,6 +187,8 @@ func (g *ledger) admit(
 	}
 	b := &batch{batchKey: key, claim: claim, items: make([]item, len(claim.Records)), revision: revision}
 	g.batches[key] = b
+	_, again := g.shelved[key]
+	g.unshelve(key)
 	g.changes++
 	g.bytes += claim.Bytes
 	for i, record := range claim.Records {
@@ -199,9 +222,13 @@ func (g *ledger) admit(
 			it.rank = g.arrivals
 		}
 		g.enqueue(it)
-		if out {
+		switch {
+		case out:
 			g.enter(it, stateLeased)
-		} else {
+		case again && it.attempts > 0: // the next attempt is not counted in what is stored
+			g.enter(it, stateWriting)
+			g.toRecord[b] = struct{}{}
+		default:
 			g.wait(it, now)
 		}
 	}
@@ -409,6 +436,93 @@ func (g *ledger) park(it *item) {
 	g.enter(it, stateWriting)
 	it.member, it.parking = nil, true
 	g.toPark = append(g.toPark, it)
+}
+
+// shelf takes batches off in which everything that is not settled waits for another attempt for a while: up to most of them, and the
+// session stores them and then calls shelve. Until then nothing of them is lent.
+func (g *ledger) shelf(most int, now time.Time) (chosen []*batch) {
+	if !g.crowded() {
+		return nil
+	}
+	for _, b := range g.batches {
+		if len(chosen) == most {
+			break
+		}
+		if b.due().Before(now.Add(shelfTime)) {
+			continue
+		}
+		for i := range b.items {
+			if it := &b.items[i]; it.state == stateDelayed {
+				g.enter(it, stateWriting)
+			}
+		}
+		chosen = append(chosen, b)
+	}
+	return chosen
+}
+
+// due is when the first of a batch waits no longer; the zero time if that is not all that they do.
+func (b *batch) due() (first time.Time) {
+	for i := range b.items {
+		switch it := &b.items[i]; {
+		case it.state == stateSettled:
+		case it.state != stateDelayed:
+			return time.Time{}
+		case first.IsZero() || it.due.Before(first):
+			first = it.due
+		}
+	}
+	return first
+}
+
+// shelve puts a batch that was chosen and stored out of hand, and returns until when. It returns false if something became of it
+// meanwhile, which is not stored: it stays in hand.
+func (g *ledger) shelve(b *batch, open int, now time.Time) (until time.Time, ok bool) {
+	_, changed := g.toRecord[b]
+	changed = changed || b.open != open || slices.ContainsFunc(b.items, func(it item) bool { return it.state != stateSettled && it.parking })
+	if changed {
+		g.recorded(b, now)
+		return time.Time{}, false
+	}
+	for i := range b.items {
+		if it := &b.items[i]; it.state == stateWriting {
+			g.enter(it, stateSettled)
+			if until.IsZero() || it.due.Before(until) {
+				until = it.due
+			}
+		}
+	}
+	delete(g.batches, b.batchKey)
+	g.changes++
+	g.items -= open
+	g.bytes -= b.claim.Bytes
+	g.shelved[b.batchKey] = shelved{open, until}
+	g.away += open
+	return until, true
+}
+
+// unshelve forgets that a batch is on the shelf.
+func (g *ledger) unshelve(key batchKey) {
+	g.away -= g.shelved[key].items
+	delete(g.shelved, key)
+}
+
+// isShelved reports whether the batch of a lease is on the shelf.
+func (g *ledger) isShelved(l lease) bool {
+	_, shelved := g.shelved[batchKey{l.source, l.stream}]
+	return shelved
+}
+
+// standsStill reports whether nothing can be lent, nor more be taken in hand, before something in hand is settled or due.
+func (g *ledger) standsStill() bool { return g.full() && len(g.ready.items)+len(g.alone) == 0 }
+
+// dust forgets what should have come back from the shelf long ago: another gateway has it.
+func (g *ledger) dust(now time.Time) {
+	for key, s := range g.shelved {
+		if now.After(s.due.Add(shelfMargin)) {
+			g.unshelve(key)
+		}
+	}
 }
 
 // advance makes ready what is due or held no longer, and returns what was leased for a time that has passed.

@@ -282,6 +282,65 @@ func TestASuspectIsLentAlone(t *testing.T) {
 	}
 }
 
+// What waits for another attempt for a while is put on the shelf when there is too much of it, and goes on from there as if it had been
+// in hand all the time, with the next attempt counted before it is made.
+func TestTheShelfForgetsNothing(t *testing.T) {
+	claim := claims(t, 1, func(int) []string { return nil })[0]
+	r := testRules
+	r.greatestDelay = time.Hour
+	w := newWorld(t, r)
+	b := w.admit(claim, nil)
+	it := w.lend()
+	fail := func(delay time.Duration) {
+		w.ledger.fail(it, linksgatev1.ParkReason_PARK_REASON_LEASE_ENDED, "", delay, w.now)
+		w.write()
+	}
+	fail(time.Hour)
+	if w.ledger.shelf(1, w.now) != nil {
+		t.Error("put on the shelf although there is room")
+	}
+	w.ledger.bytes += maxOpenBytes
+	w.pass(time.Hour - shelfTime + time.Second)
+	if w.ledger.shelf(1, w.now) != nil {
+		t.Error("put on the shelf although it is due soon")
+	}
+	w.pass(shelfTime)
+	it = w.lend()
+	fail(time.Hour)
+	open := b.open
+	if chosen := w.ledger.shelf(1, w.now); len(chosen) != 1 || chosen[0] != b {
+		t.Fatalf("on the shelf: %v", chosen)
+	}
+	progress := b.snapshot(false)
+	until, ok := w.ledger.shelve(b, open, w.now)
+	if !ok || !until.Equal(it.due) || len(w.ledger.batches) != 0 || w.ledger.away != 1 || w.ledger.items != 0 || w.ledger.waits != 0 {
+		t.Fatalf("on the shelf until %v (%v): %+v", until, ok, w.ledger)
+	}
+	w.items, w.now = nil, until
+	b = w.admit(claim, progress)
+	it = &b.items[0]
+	if w.lend() != nil || w.ledger.away != 0 || !it.suspect {
+		t.Errorf("back from the shelf, before the next attempt is stored: %+v", it)
+	}
+	if got := b.snapshot(true).GetNotifications()[0].GetAttempts(); got != 3 {
+		t.Errorf("%d attempts are stored, want 3", got)
+	}
+	w.write()
+	if it := w.lend(); it == nil || it.attempts != 3 {
+		t.Errorf("lent: %+v", it)
+	}
+
+	// What is acknowledged in the last moment stays in hand.
+	fail(time.Hour)
+	w.ledger.shelf(1, w.now)
+	open = b.open
+	w.settle(it)
+	if _, ok := w.ledger.shelve(b, open, w.now); ok || w.ledger.away != 0 {
+		t.Error("put on the shelf although it is settled")
+	}
+	w.check()
+}
+
 // What is stored of a batch brings the next gateway to where this one was.
 func TestProgressRestoresABatch(t *testing.T) {
 	batches := claims(t, 400, func(n int) []string { return []string{fmt.Sprint("sim", n)} })

@@ -355,8 +355,8 @@ func (g *Groups) localStatus(name string) (status *linksgatev1.GroupStatus, repl
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status.InFlight, status.Retrying = uint32(s.ledger.leases), uint32(s.ledger.waits)
-	status.MissedRecordBatches = s.ledger.missed
+	status.InFlight, status.Retrying = uint32(s.ledger.leases), uint32(s.ledger.waits+s.ledger.away)
+	status.MissedRecordBatches, status.Held, status.Stalled = s.ledger.missed, uint32(s.ledger.held), s.stalled
 	for key := range s.ledger.batches {
 		if key.source == eventlog.SourceReplay {
 			replays++

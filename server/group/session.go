@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 	greatestPause = 5 * time.Second
 	// handBackTime bounds handing back.
 	handBackTime = 5 * time.Second
+	// standstill is how long nothing can be lent before that is told.
+	standstill = 10 * time.Second
 )
 
 // session is the work on one group on this gateway.
@@ -71,6 +74,8 @@ type session struct {
 	seen     [2]uint64                // mu; by source: the newest batch that came in hand
 	lastUsed time.Time                // mu
 	wakeAt   time.Time                // mu; when the clock wakes by itself
+	still    time.Time                // mu; since when nothing can be lent, because too much waits; zero if something can
+	stalled  bool                     // mu; for so long that it was told
 	gone     error                    // mu; why the session ended, once it has
 	unread   []*eventlog.Claim        // mu; did not come in hand before the session ended
 	hungry   *sync.Cond               // on mu; there may be room to read more
@@ -315,6 +320,11 @@ func (s *session) keepAlive() (idle bool) {
 	if idle = time.Since(s.lastUsed) > idleTime && s.gone == nil; idle {
 		s.gone = errIdle
 	}
+	s.ledger.dust(time.Now())
+	s.noteStandstill(time.Now())
+	if s.ledger.crowded() {
+		signal(s.write)
+	}
 	s.mu.Unlock()
 	for _, claim := range claims {
 		if err := claim.KeepAlive(); err != nil {
@@ -322,6 +332,30 @@ func (s *session) keepAlive() (idle bool) {
 		}
 	}
 	return idle
+}
+
+// noteStandstill tells when nothing goes on because of what waits, although members have room. The caller holds mu.
+func (s *session) noteStandstill(now time.Time) {
+	g := s.ledger
+	if !g.standsStill() || !slices.ContainsFunc(s.members, func(m *Member) bool { return m.room() > 0 }) {
+		if s.stalled {
+			s.groups.logger.Info("a group goes on again", "group", s.name, "after", now.Sub(s.still))
+		}
+		s.still, s.stalled = time.Time{}, false
+		return
+	}
+	if s.still.IsZero() {
+		s.still = now
+	}
+	if s.stalled || now.Sub(s.still) < standstill {
+		return
+	}
+	s.stalled = true
+	waiting := g.items - g.leases - g.held - len(g.delayed.items)
+	s.groups.logger.Warn("a group stands still: as much as may be is in hand and waits, and until some of it is settled nothing more is read",
+		"group", s.name, "batches", len(g.batches), "bytes", g.bytes, "notifications", g.items,
+		"in_flight", g.leases, "for_another_attempt", len(g.delayed.items), "perhaps_out_since_before_the_start", g.held,
+		"behind_others", waiting)
 }
 
 // settled goes on after notifications were settled. The caller holds mu.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -387,4 +388,71 @@ func TestAParkedLeaseStaysOver(t *testing.T) {
 	m.session.end(ErrTaken)
 	b.acknowledge(leaseStale, held[:5]...)
 	b.acknowledge(leaseOK, held[5])
+}
+
+// What only waits for another attempt holds up nothing, however much that is.
+func TestAGroupGoesPastWhatWaits(t *testing.T) {
+	const count = maxOpenBatches + 100
+	b := newBench(t, nil)
+	b.append(slices.Repeat([]string{"acme"}, count)...)
+	m := b.join(1000)
+	var last Lease
+	for done := 0; done < count; {
+		leases := b.take(m, 1)
+		rejections := make([]*linksgatev1.Rejection, len(leases))
+		for i, l := range leases {
+			rejections[i] = &linksgatev1.Rejection{
+				LeaseToken: l.Token, Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)},
+			}
+			last = l
+		}
+		if _, err := b.groups.Reject(t.Context(), &linksgatev1.RejectRequest{Group: benched, Rejections: rejections}); err != nil {
+			t.Fatal(err)
+		}
+		done += len(leases)
+	}
+	b.eventually("room was made", func() bool {
+		m.session.mu.Lock()
+		defer m.session.mu.Unlock()
+		return !m.session.ledger.crowded()
+	})
+	if status := b.status(); status.GetRetrying() != count || status.GetInFlight() != 0 || status.GetStalled() {
+		t.Errorf("status: %v", status)
+	}
+	// What is on the shelf can not be acknowledged, for it was rejected, and is not taken for settled.
+	b.acknowledge(leaseStale, last)
+	m.Leave(true)
+	m.session.end(errIdle) // after that all of it is handed out again, and waits on
+	m = b.join(1000)
+	b.append("acme")
+	if next := b.take(m, 1)[0]; next.Record.Position.Stream != count+1 || next.Attempt != 1 {
+		t.Errorf("attempt %d at %d", next.Attempt, next.Record.Position.Stream)
+	}
+}
+
+// That nothing goes on because too much waits is told, once it has lasted.
+func TestAStandstillIsTold(t *testing.T) {
+	b := newBench(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	b.append("acme")
+	m := b.join(2)
+	b.take(m, 1)
+	s := m.session
+	note := func(bytes int, after time.Duration) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ledger.bytes += bytes
+		s.noteStandstill(time.Now().Add(after))
+	}
+	stalled := func(want bool) {
+		t.Helper()
+		if status := b.status(); status.GetStalled() != want || (b.groups.Stalled() == 1) != want {
+			t.Errorf("stalled is %v of the group and %d of all, want %v", status.GetStalled(), b.groups.Stalled(), want)
+		}
+	}
+	note(maxOpenBytes, 0)
+	stalled(false)
+	note(0, standstill)
+	stalled(true)
+	note(-maxOpenBytes, standstill)
+	stalled(false)
 }

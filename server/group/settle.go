@@ -143,6 +143,8 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 			}
 		case a.kind == actionAcknowledge && s.recent.has(l.number):
 			results[i] = ok()
+		case s.ledger.isShelved(l):
+			elsewhere = append(elsewhere, i)
 		case s.gave(l), s.ledger.closed.has(batchKey{l.source, l.stream}):
 			// The log does not tell whether a batch was settled while an older one is not.
 			results[i] = stale("it was settled before")
@@ -181,7 +183,7 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 	return results, nil
 }
 
-// gave reports whether a lease was given by this session. Then its batch is in hand, or everything in it is settled.
+// gave reports whether a lease was given by this session. Then its batch is in hand, or on the shelf, or everything in it is settled.
 func (s *session) gave(l lease) bool {
 	return l.replica == s.groups.store.Replica() && l.number-s.before-1 < s.groups.numbers.Load()-s.before
 }

@@ -17,7 +17,9 @@ func (s *session) runWriter() {
 			return
 		case <-s.write:
 		}
-		if !s.writeOut(s.ctx) {
+		done := s.writeOut(s.ctx)
+		s.shelve(s.ctx)
+		if !done {
 			select {
 			case <-s.ctx.Done():
 				return
@@ -30,6 +32,53 @@ func (s *session) runWriter() {
 
 func (s *session) wakeWriter() {
 	if len(s.ledger.toRecord)+len(s.ledger.toPark)+len(s.ledger.toSettle) > 0 {
+		signal(s.write)
+	}
+}
+
+// shelveAtOnce is how many batches are put on the shelf before the writer looks for what is more urgent.
+const shelveAtOnce = 64
+
+// shelve makes room: it stores what is known of batches that only wait, and gives them back until they are due.
+func (s *session) shelve(ctx context.Context) {
+	s.mu.Lock()
+	record := s.record
+	var chosen []*batch
+	if s.gone == nil {
+		chosen = s.ledger.shelf(shelveAtOnce, time.Now())
+	}
+	s.mu.Unlock()
+	for _, b := range chosen {
+		s.mu.Lock()
+		progress, revision, open := b.snapshot(false), b.revision, b.open
+		s.mu.Unlock()
+		stored, err := s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, revision)
+		now := time.Now()
+		s.mu.Lock()
+		if err != nil {
+			s.ledger.recorded(b, now)
+			s.mu.Unlock()
+			s.groups.logger.Debug("a record batch could not be put on the shelf", "group", s.name, "error", err)
+			continue
+		}
+		b.revision = stored
+		until, ok := s.ledger.shelve(b, open, now)
+		s.mu.Unlock()
+		if !ok {
+			continue
+		}
+		if err := b.claim.GiveBackFor(ctx, until.Sub(now)); err != nil { // then it comes somewhat earlier or later
+			s.groups.logger.Debug("a record batch could not be put on the shelf", "group", s.name, "error", err)
+		}
+	}
+	if len(chosen) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hungry.Broadcast()
+	s.wakeBy(time.Now()) // for what stayed in hand
+	if len(chosen) == shelveAtOnce {
 		signal(s.write)
 	}
 }

@@ -385,8 +385,14 @@ type GroupStatus struct {
 	// Record batches that expired, or were damaged on disk, before the group got them; as far as this can be told, since the
 	// gateways began to serve the group.
 	MissedRecordBatches uint64 `protobuf:"varint,7,opt,name=missed_record_batches,json=missedRecordBatches,proto3" json:"missed_record_batches,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Only with BY_SIM: notifications that may still be with a member since the gateway ended without stopping, and those of their SIMs
+	// that were in its reach. They are lent when they have been settled or rejected, or when that lease must have ended.
+	Held uint32 `protobuf:"varint,8,opt,name=held,proto3" json:"held,omitempty"`
+	// Members have room, and nothing can be lent, for 10 s and more: a gateway has as much in hand as it may, and all of it is leased, waits
+	// for another attempt, or waits behind others of its SIM. It goes on when some of that is settled.
+	Stalled       bool `protobuf:"varint,9,opt,name=stalled,proto3" json:"stalled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GroupStatus) Reset() {
@@ -466,6 +472,20 @@ func (x *GroupStatus) GetMissedRecordBatches() uint64 {
 		return x.MissedRecordBatches
 	}
 	return 0
+}
+
+func (x *GroupStatus) GetHeld() uint32 {
+	if x != nil {
+		return x.Held
+	}
+	return 0
+}
+
+func (x *GroupStatus) GetStalled() bool {
+	if x != nil {
+		return x.Stalled
+	}
+	return false
 }
 
 // GroupMember is one open Consume or one waiting Fetch.
@@ -2818,7 +2838,7 @@ const file_linksgate_v1_group_service_proto_rawDesc = "" +
 	"\x06status\x18\b \x01(\v2\x19.linksgate.v1.GroupStatusR\x06status\"s\n" +
 	"\aBackOff\x123\n" +
 	"\ainitial\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x123\n" +
-	"\amaximum\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\amaximum\"\xbc\x02\n" +
+	"\amaximum\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\amaximum\"\xea\x02\n" +
 	"\vGroupStatus\x12#\n" +
 	"\x03lag\x18\x01 \x01(\v2\x11.linksgate.v1.LagR\x03lag\x12N\n" +
 	"\x15oldest_unacknowledged\x18\x02 \x01(\v2\x19.linksgate.v1.LogPositionR\x14oldestUnacknowledged\x12\x1b\n" +
@@ -2826,7 +2846,9 @@ const file_linksgate_v1_group_service_proto_rawDesc = "" +
 	"\bretrying\x18\x04 \x01(\rR\bretrying\x12\x16\n" +
 	"\x06parked\x18\x05 \x01(\x04R\x06parked\x123\n" +
 	"\amembers\x18\x06 \x03(\v2\x19.linksgate.v1.GroupMemberR\amembers\x122\n" +
-	"\x15missed_record_batches\x18\a \x01(\x04R\x13missedRecordBatches\"\xa4\x01\n" +
+	"\x15missed_record_batches\x18\a \x01(\x04R\x13missedRecordBatches\x12\x12\n" +
+	"\x04held\x18\b \x01(\rR\x04held\x12\x18\n" +
+	"\astalled\x18\t \x01(\bR\astalled\"\xa4\x01\n" +
 	"\vGroupMember\x12\x1b\n" +
 	"\tclient_id\x18\x01 \x01(\tR\bclientId\x127\n" +
 	"\tjoined_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x12\x1b\n" +
