@@ -25,6 +25,7 @@ import (
 // stands between a failed attempt and the next: what must outlive the gateway is being stored.
 type ledger struct {
 	rules   rules
+	bounds  bounds
 	batches map[batchKey]*batch
 	ready   itemHeap // the oldest first
 	delayed itemHeap // the one due first
@@ -55,12 +56,13 @@ type ledger struct {
 	toSettle []*batch
 }
 
-// Bounds of what one ledger has in hand. Behind them the group waits, also for notifications that could go on: they are the
+// bounds of what one ledger has in hand. Behind them the group waits, also for notifications that could go on: they are the
 // price of bounded memory. A group without order puts what only waits for another attempt on the shelf before it comes to that.
+type bounds struct{ batches, bytes, items int }
+
+var defaultBounds = bounds{batches: 8192, bytes: 64 << 20, items: 50_000}
+
 const (
-	maxOpenBatches = 8192
-	maxOpenBytes   = 64 << 20
-	maxOpenItems   = 50_000
 	// shelfTime is the shortest wait that is worth storing a batch and reading it again.
 	shelfTime = 15 * time.Second
 	// shelfMargin is how much later than due a batch may come back from the shelf.
@@ -74,7 +76,7 @@ func (g *ledger) crowded() bool { return !g.rules.ordered && g.fuller(2) }
 
 // fuller reports whether a part of what may be in hand is.
 func (g *ledger) fuller(part int) bool {
-	return len(g.batches) >= maxOpenBatches/part || g.bytes >= maxOpenBytes/part || g.items >= maxOpenItems/part
+	return len(g.batches) >= g.bounds.batches/part || g.bytes >= g.bounds.bytes/part || g.items >= g.bounds.items/part
 }
 
 // shelved is what is remembered of a batch that is with the engine meanwhile.
@@ -161,6 +163,7 @@ type item struct {
 func newLedger(rules rules) *ledger {
 	return &ledger{
 		rules:   rules,
+		bounds:  defaultBounds,
 		batches: make(map[batchKey]*batch),
 		ready:   itemHeap{less: func(a, b *item) bool { return a.sequence() < b.sequence() }},
 		delayed: itemHeap{less: func(a, b *item) bool { return a.due.Before(b.due) }},

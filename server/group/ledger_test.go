@@ -299,7 +299,7 @@ func TestTheShelfForgetsNothing(t *testing.T) {
 	if w.ledger.shelf(1, w.now) != nil {
 		t.Error("put on the shelf although there is room")
 	}
-	w.ledger.bytes += maxOpenBytes
+	w.ledger.bounds.bytes = 1
 	w.pass(time.Hour - shelfTime + time.Second)
 	if w.ledger.shelf(1, w.now) != nil {
 		t.Error("put on the shelf although it is due soon")

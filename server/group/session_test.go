@@ -392,10 +392,17 @@ func TestAParkedLeaseStaysOver(t *testing.T) {
 
 // What only waits for another attempt holds up nothing, however much that is.
 func TestAGroupGoesPastWhatWaits(t *testing.T) {
-	const count = maxOpenBatches + 100
+	const most, count = 400, 1000
 	b := newBench(t, nil)
+	join := func() *Member {
+		m := b.join(100)
+		m.session.mu.Lock()
+		defer m.session.mu.Unlock()
+		m.session.ledger.bounds.batches = most
+		return m
+	}
+	m := join()
 	b.append(slices.Repeat([]string{"acme"}, count)...)
-	m := b.join(1000)
 	var last Lease
 	for done := 0; done < count; {
 		leases := b.take(m, 1)
@@ -423,7 +430,7 @@ func TestAGroupGoesPastWhatWaits(t *testing.T) {
 	b.acknowledge(leaseStale, last)
 	m.Leave(true)
 	m.session.end(errIdle) // after that all of it is handed out again, and waits on
-	m = b.join(1000)
+	m = join()
 	b.append("acme")
 	if next := b.take(m, 1)[0]; next.Record.Position.Stream != count+1 || next.Attempt != 1 {
 		t.Errorf("attempt %d at %d", next.Attempt, next.Record.Position.Stream)
@@ -437,10 +444,10 @@ func TestAStandstillIsTold(t *testing.T) {
 	m := b.join(2)
 	b.take(m, 1)
 	s := m.session
-	note := func(bytes int, after time.Duration) {
+	note := func(most int, after time.Duration) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.ledger.bytes += bytes
+		s.ledger.bounds.items = most
 		s.noteStandstill(time.Now().Add(after))
 	}
 	stalled := func(want bool) {
@@ -449,10 +456,10 @@ func TestAStandstillIsTold(t *testing.T) {
 			t.Errorf("stalled is %v of the group and %d of all, want %v", status.GetStalled(), b.groups.Stalled(), want)
 		}
 	}
-	note(maxOpenBytes, 0)
+	note(1, 0)
 	stalled(false)
-	note(0, standstill)
+	note(1, standstill)
 	stalled(true)
-	note(-maxOpenBytes, standstill)
+	note(2, standstill)
 	stalled(false)
 }
