@@ -37,10 +37,10 @@ type Member struct {
 	leases    map[*item]struct{}
 	pending   []grant // not taken with Next yet
 	lastGrant uint64
-	alone     *item // has the member to itself
-	reserved  bool  // gets nothing until it has nothing, for one that must be alone
-	leaving   bool  // gets nothing any more
-	lapsed    bool  // let a lease end, or did not even take it: gets one at a time until it settles one
+	alone     *item     // has the member to itself
+	reserved  time.Time // gets nothing until it has nothing, for one that must be alone, since then; zero if it is not reserved
+	leaving   bool      // gets nothing any more
+	lapsed    bool      // let a lease end, or did not even take it: gets one at a time until it settles one
 }
 
 // grant is a lease that its member does not know of yet.
@@ -201,7 +201,7 @@ func (m *Member) signal() { signal(m.wake) }
 // room is how many more leases the member may get now.
 func (m *Member) room() int {
 	switch {
-	case m.alone != nil || m.reserved || m.leaving:
+	case m.alone != nil || !m.reserved.IsZero() || m.leaving:
 		return 0
 	case m.lapsed: // it may be gone without anybody having noticed
 		return 1 - len(m.leases)
@@ -259,6 +259,10 @@ func (m *Member) before(other *Member) bool {
 	return cmp.Or(cmp.Compare(len(m.leases), len(other.leases)), cmp.Compare(m.lastGrant, other.lastGrant)) < 0
 }
 
+// reserveTime is how long a member that is to be emptied, for a notification that must be alone, has for that before another one is
+// emptied too: it may have something that takes for ever.
+const reserveTime = 5 * time.Second
+
 // lendAlone lends notifications that must be alone to members that have nothing, and sees to it that there will be some.
 func (s *session) lendAlone(now time.Time) {
 	for _, it := range slices.Clone(s.ledger.alone) {
@@ -266,34 +270,38 @@ func (s *session) lendAlone(now time.Time) {
 			s.ledger.settle(it, now)
 		}
 	}
-	waiting := len(s.ledger.alone)
 	// One that let a lease end would let this one end too, and use up its attempts.
 	healthy := slices.ContainsFunc(s.members, func(m *Member) bool { return !m.lapsed && !m.leaving })
 	fit := func(m *Member) bool { return !m.leaving && (!m.lapsed || !healthy) }
 	for _, m := range s.members {
-		if waiting == 0 {
-			m.reserved = false
-			continue
-		}
-		if len(m.leases) == 0 && fit(m) {
+		if len(s.ledger.alone) > 0 && len(m.leases) == 0 && fit(m) {
 			it := s.ledger.alone[0]
-			m.alone, m.reserved = it, false
+			m.alone, m.reserved = it, time.Time{}
 			s.grant(it, m, now)
-			waiting--
 		}
 	}
-	if waiting == 0 || slices.ContainsFunc(s.members, func(m *Member) bool { return m.reserved && fit(m) }) {
-		return // one member at a time is emptied, so that the others go on
-	}
+	var last time.Time // that a member was reserved
 	var best *Member
 	for _, m := range s.members {
-		if m.alone == nil && fit(m) && (best == nil || m.before(best)) {
+		switch {
+		case len(s.ledger.alone) == 0 || !fit(m):
+			m.reserved = time.Time{}
+		case m.alone != nil:
+		case m.reserved.After(last):
+			last = m.reserved
+		case m.reserved.IsZero() && (best == nil || m.before(best)):
 			best = m
 		}
 	}
-	if best != nil {
-		best.reserved = true
+	// One member after the other is emptied, so that the others go on.
+	s.reserveAt = time.Time{}
+	if len(s.ledger.alone) == 0 || best == nil {
+		return
 	}
+	if s.reserveAt = last.Add(reserveTime); !s.reserveAt.After(now) {
+		best.reserved, s.reserveAt = now, now.Add(reserveTime)
+	}
+	s.wakeBy(s.reserveAt)
 }
 
 // grant lends a notification to a member.

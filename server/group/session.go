@@ -60,25 +60,26 @@ type session struct {
 	// it comes in hand, or what is stored is changed.
 	admitting sync.Mutex
 
-	mu       sync.Mutex
-	record   *linksgatev1.GroupRecord // mu; replaced, never changed
-	revision uint64                   // mu; of record
-	filter   *eventlog.Filter         // mu
-	ledger   *ledger                  // mu
-	members  []*Member                // mu
-	grants   uint64                   // mu; counts, to take turns
-	recent   recent[uint64]           // mu; leases that were acknowledged
-	standby  bool                     // mu; another gateway serves the group
-	turn     uint64                   // mu; of this gateway, 0 until something was read from the log
-	unsure   bool                     // mu; another gateway may have something in hand: nothing is lent
-	seen     [2]uint64                // mu; by source: the newest batch that came in hand
-	lastUsed time.Time                // mu
-	wakeAt   time.Time                // mu; when the clock wakes by itself
-	still    time.Time                // mu; since when nothing can be lent, because too much waits; zero if something can
-	stalled  bool                     // mu; for so long that it was told
-	gone     error                    // mu; why the session ended, once it has
-	unread   []*eventlog.Claim        // mu; did not come in hand before the session ended
-	hungry   *sync.Cond               // on mu; there may be room to read more
+	mu        sync.Mutex
+	record    *linksgatev1.GroupRecord // mu; replaced, never changed
+	revision  uint64                   // mu; of record
+	filter    *eventlog.Filter         // mu
+	ledger    *ledger                  // mu
+	members   []*Member                // mu
+	grants    uint64                   // mu; counts, to take turns
+	recent    recent[uint64]           // mu; leases that were acknowledged
+	standby   bool                     // mu; another gateway serves the group
+	turn      uint64                   // mu; of this gateway, 0 until something was read from the log
+	unsure    bool                     // mu; another gateway may have something in hand: nothing is lent
+	seen      [2]uint64                // mu; by source: the newest batch that came in hand
+	lastUsed  time.Time                // mu
+	wakeAt    time.Time                // mu; when the clock wakes by itself
+	reserveAt time.Time                // mu; when another member is to be emptied; zero if none is
+	still     time.Time                // mu; since when nothing can be lent, because too much waits; zero if something can
+	stalled   bool                     // mu; for so long that it was told
+	gone      error                    // mu; why the session ended, once it has
+	unread    []*eventlog.Claim        // mu; did not come in hand before the session ended
+	hungry    *sync.Cond               // on mu; there may be room to read more
 
 	tick  chan struct{} // buffered; wakes the clock
 	write chan struct{} // buffered; wakes the writer
@@ -292,6 +293,9 @@ func (s *session) advance(now time.Time) time.Time {
 	s.lend(now)
 	s.wakeWriter()
 	next := s.ledger.next()
+	if !s.reserveAt.IsZero() && (next.IsZero() || s.reserveAt.Before(next)) {
+		next = s.reserveAt
+	}
 	if next.IsZero() {
 		next = now.Add(time.Hour)
 	}

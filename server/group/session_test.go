@@ -463,3 +463,41 @@ func TestAStandstillIsTold(t *testing.T) {
 	note(2, standstill)
 	stalled(false)
 }
+
+// One that must be alone waits for no particular member: what a member has may take for ever.
+func TestWhatMustBeAloneWaitsForAnyMember(t *testing.T) {
+	b := newBench(t, &linksgatev1.Group{MaxAttempts: 2})
+	b.append(slices.Repeat([]string{"acme"}, 40)...)
+	victim := b.join(1)
+	poison := b.take(victim, 1)[0].Record.Position
+	stuck, busy := b.join(2), b.join(2)
+	b.take(stuck, 2)
+	victim.Leave(false)
+	b.eventually("it waits for a member of its own", func() bool {
+		victim.session.mu.Lock()
+		defer victim.session.mu.Unlock()
+		return !stuck.reserved.IsZero() || !busy.reserved.IsZero()
+	})
+	var had []Lease
+	for range 10 { // never without anything
+		had = append(had, b.take(busy, 1)...)
+		for len(had) > 1 {
+			b.acknowledge(leaseOK, had[0])
+			had = had[1:]
+		}
+	}
+	busy.session.mu.Lock()
+	busy.session.lend(time.Now().Add(reserveTime))
+	busy.session.mu.Unlock()
+	for range 2 { // what it had before
+		b.acknowledge(leaseOK, had...)
+		if had = b.take(busy, 1); had[0].Record.Position == poison {
+			break
+		}
+	}
+	if had[0].Record.Position != poison || had[0].Attempt != 2 || len(had) != 1 {
+		t.Fatalf("attempt %d of %d is lent, with %d others", had[0].Attempt, had[0].Record.Position.Stream, len(had)-1)
+	}
+	b.acknowledge(leaseOK, had...)
+	b.take(busy, 2) // and goes on as before
+}
