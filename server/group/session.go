@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -30,8 +31,8 @@ const (
 	// leastPause and greatestPause stand between two looks for what should come back.
 	leastPause    = 20 * time.Millisecond
 	greatestPause = 5 * time.Second
-	// handBackTime bounds handing back.
-	handBackTime = 5 * time.Second
+	// handBackTime bounds handing back, which takes a write for each batch in hand of which something is known.
+	handBackTime = 20 * time.Second
 	// standstill is how long nothing can be lent before that is told.
 	standstill = 10 * time.Second
 )
@@ -223,33 +224,34 @@ func (s *session) end(why error) {
 	<-s.ended
 }
 
-// handBack stores what is known of the batches in hand and gives them back, so that whoever gets them next goes on with them.
+// handBack stores what is known of the batches in hand and gives them back, so that whoever gets them next goes on with them. It gives
+// up with the first call that fails: the others would have to wait for the same.
 func (s *session) handBack() {
 	ctx, cancel := context.WithTimeout(context.Background(), handBackTime)
 	defer cancel()
 	s.writeOut(ctx)
 	s.mu.Lock()
-	record := s.record
-	inHand := make(map[*batch]*linksgatev1.BatchProgress, len(s.ledger.batches))
-	claims := s.unread
-	for _, b := range s.ledger.batches {
-		inHand[b] = b.snapshot(false)
-		claims = append(claims, b.claim)
-	}
-	stored := s.knowsAll()
+	record, stored := s.record, s.knowsAll()
+	inHand := slices.Collect(maps.Values(s.ledger.batches))
 	s.mu.Unlock()
-	for b, progress := range inHand {
-		if progress == nil {
-			continue
-		}
-		if _, err := s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, b.revision); err != nil {
+	for _, b := range inHand {
+		if err := s.putProgress(ctx, record, b, false); err != nil {
 			s.groups.logger.Warn("what members had done could not be stored and will be repeated", "group", s.name, "error", err)
 			stored = false
+			break
 		}
 	}
+	s.writeOut(ctx) // what others had settled
+	s.mu.Lock()
+	claims := s.unread
+	for _, b := range s.ledger.batches {
+		claims = append(claims, b.claim)
+	}
+	s.mu.Unlock()
 	for _, claim := range claims {
 		if err := claim.GiveBack(ctx); err != nil {
 			s.groups.logger.Debug("a record batch could not be handed back", "group", s.name, "error", err)
+			break
 		}
 	}
 	if stored {

@@ -501,3 +501,48 @@ func TestWhatMustBeAloneWaitsForAnyMember(t *testing.T) {
 	b.acknowledge(leaseOK, had...)
 	b.take(busy, 2) // and goes on as before
 }
+
+// What another gateway has settled of a batch in hand, having been asked for it and not having found who has it, counts: it is not lost
+// when this one stores what it knows.
+func TestWhatIsSettledElsewhereStaysSettled(t *testing.T) {
+	b := newBench(t, nil)
+	var held []Lease // of one batch
+	m := b.join(100)
+	for range 20 {
+		b.appendAtOnce(8)
+		byBatch := make(map[uint64][]Lease)
+		for _, l := range b.take(m, 8) {
+			stream := l.Record.Position.Stream
+			byBatch[stream] = append(byBatch[stream], l)
+			if len(byBatch[stream]) > len(held) {
+				held = byBatch[stream]
+			}
+		}
+		if len(held) > 1 {
+			break
+		}
+	}
+	if len(held) < 2 {
+		t.Fatal("the log made no batch of two")
+	}
+	settled, rejected := held[0], held[1]
+	l, _ := m.session.signer.parse(settled.Token)
+	record := m.session.currentRecord()
+	if _, err := b.groups.store.PutProgress(t.Context(), record, l.source, l.stream, &linksgatev1.BatchProgress{
+		Notifications: []*linksgatev1.NotificationProgress{{Index: uint32(settled.Record.Position.Index), Settled: true, LeaseNumber: l.number}},
+	}, 0); err != nil {
+		t.Fatal(err)
+	}
+	before := b.status().GetInFlight()
+	b.reject(leaseOK, &linksgatev1.Rejection{
+		LeaseToken: rejected.Token, Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)},
+	})
+	b.eventually("what is settled is out no longer", func() bool { return b.status().GetInFlight() == before-2 })
+	b.eventually("both are stored", func() bool {
+		progress, _, err := b.groups.store.Progress(t.Context(), record, l.source, l.stream)
+		return err == nil && progressOf(progress, settled.Record.Position.Index).GetSettled() &&
+			progressOf(progress, rejected.Record.Position.Index).GetAttempts() == 2
+	})
+	b.acknowledge(leaseOK, settled)
+	b.acknowledge(leaseStale, rejected)
+}

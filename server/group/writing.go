@@ -50,9 +50,9 @@ func (s *session) shelve(ctx context.Context) {
 	s.mu.Unlock()
 	for _, b := range chosen {
 		s.mu.Lock()
-		progress, revision, open := b.snapshot(false), b.revision, b.open
+		open := b.open
 		s.mu.Unlock()
-		stored, err := s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, revision)
+		err := s.putProgress(ctx, record, b, false)
 		now := time.Now()
 		s.mu.Lock()
 		if err != nil {
@@ -61,7 +61,6 @@ func (s *session) shelve(ctx context.Context) {
 			s.groups.logger.Debug("a record batch could not be put on the shelf", "group", s.name, "error", err)
 			continue
 		}
-		b.revision = stored
 		until, ok := s.ledger.shelve(b, open, now)
 		s.mu.Unlock()
 		if !ok {
@@ -111,30 +110,65 @@ func (s *session) writeOut(ctx context.Context) bool {
 // storeProgress stores what is known of a batch before any of it is delivered again. If that fails, it is delivered all the same:
 // an attempt that is forgotten when the gateway dies is better than a notification that waits for a disk.
 func (s *session) storeProgress(ctx context.Context, record *linksgatev1.GroupRecord, b *batch) {
-	s.mu.Lock()
-	progress, revision := b.snapshot(true), b.revision
-	s.mu.Unlock()
-	if progress != nil {
-		stored, err := s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, revision)
-		if errors.Is(err, eventlog.ErrGroupChanged) { // another gateway settled something of it
-			if _, revision, err = s.groups.store.Progress(ctx, record, b.source, b.stream); err == nil {
-				stored, err = s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, revision)
-			}
-		}
-		if err != nil {
-			stored = revision
-			if ctx.Err() == nil {
-				s.groups.logger.Warn("an attempt could not be recorded", "group", s.name, "error", err)
-			}
-		}
-		revision = stored
+	if err := s.putProgress(ctx, record, b, true); err != nil && ctx.Err() == nil {
+		s.groups.logger.Warn("an attempt could not be recorded", "group", s.name, "error", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b.revision = revision
 	s.ledger.recorded(b, time.Now())
 	s.lend(time.Now())
 	s.wakeBy(time.Now()) // for what waits
+}
+
+// putProgress stores what is known of a batch, the coming attempts included or not. It returns nil only if that is durable.
+func (s *session) putProgress(ctx context.Context, record *linksgatev1.GroupRecord, b *batch, ahead bool) error {
+	var err error
+	for range 3 {
+		s.mu.Lock()
+		progress, revision, open := b.snapshot(ahead), b.revision, b.open
+		s.mu.Unlock()
+		if progress == nil || open == 0 { // then it is about to be settled
+			return nil
+		}
+		stored := uint64(0)
+		if stored, err = s.groups.store.PutProgress(ctx, record, b.source, b.stream, progress, revision); err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			b.revision = stored
+			return nil
+		}
+		if !errors.Is(err, eventlog.ErrGroupChanged) {
+			return err
+		}
+		// Another gateway settled something of it, or an earlier try was stored without saying so.
+		theirs, revision, readErr := s.groups.store.Progress(ctx, record, b.source, b.stream)
+		if readErr != nil {
+			return readErr
+		}
+		s.mu.Lock()
+		b.revision = revision
+		s.adopt(b, theirs, time.Now())
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// adopt takes over what another gateway has stored of a batch in hand: what was settled there was answered, and counts. The caller
+// holds mu.
+func (s *session) adopt(b *batch, theirs *linksgatev1.BatchProgress, now time.Time) {
+	for i := range b.items {
+		it := &b.items[i]
+		p := progressOf(theirs, it.record.Position.Index)
+		if !p.GetSettled() || it.state == stateSettled || it.parking {
+			continue
+		}
+		s.release(it)
+		if it.lease = p.GetLeaseNumber(); it.lease != 0 {
+			s.recent.add(it.lease)
+		}
+		s.ledger.settle(it, now)
+	}
+	s.wakeWriter()
 }
 
 // storeParked parks a notification. It reports whether it is parked.
