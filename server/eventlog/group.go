@@ -277,31 +277,36 @@ func (g *Groups) put(ctx context.Context, name string, record *linksgatev1.Group
 
 // Create returns nil only if the group is durable. Its consumers are made then, or when it is first attached. Errors: ErrNoGroup if
 // the name cannot be one, ErrGroupExists, ErrTooManyGroups (gateways that create groups at the same moment may pass MaxGroups a
-// little), ErrUnavailable, ErrClosed. After ErrUnavailable the group may or may not exist.
+// little), ErrGroupChanged if others create and delete it all the while, ErrUnavailable, ErrClosed. After ErrUnavailable the group may or
+// may not exist.
 func (g *Groups) Create(ctx context.Context, record *linksgatev1.GroupRecord) error {
 	name := record.GetGroup().GetName()
 	if !validName(name) {
 		return fmt.Errorf("create group %q: %w", name, ErrNoGroup)
 	}
-	stored, err := g.get(ctx, name)
-	switch {
-	case err != nil:
-		return err
-	case stored.record != nil:
-		return fmt.Errorf("%w: %s", ErrGroupExists, name)
-	}
-	count, err := g.count(ctx, g.records, recordSubject("*"))
-	switch {
-	case err != nil:
-		return err
-	case count >= MaxGroups:
-		return fmt.Errorf("%w: there are %d", ErrTooManyGroups, count)
-	}
-	if _, err = g.put(ctx, name, record, stored.revision); errors.Is(err, ErrGroupChanged) {
-		return fmt.Errorf("%w: %s", ErrGroupExists, name) // somebody was faster
-	}
-	if err != nil {
-		return err
+	for tries := publishTries; ; tries-- {
+		stored, err := g.get(ctx, name)
+		switch {
+		case err != nil:
+			return err
+		case stored.record != nil:
+			return fmt.Errorf("%w: %s", ErrGroupExists, name)
+		}
+		count, err := g.count(ctx, g.records, recordSubject("*"))
+		switch {
+		case err != nil:
+			return err
+		case count >= MaxGroups:
+			return fmt.Errorf("%w: there are %d", ErrTooManyGroups, count)
+		}
+		_, err = g.put(ctx, name, record, stored.revision)
+		if err == nil {
+			break
+		}
+		// Somebody was faster, or what was left of a deleted group has just gone.
+		if !errors.Is(err, ErrGroupChanged) || tries == 1 {
+			return err
+		}
 	}
 	g.prepare(ctx, record)
 	return nil

@@ -164,6 +164,21 @@ func TestConcurrentChangesOfAGroupAreOne(t *testing.T) {
 	run(func() error {
 		return l.Groups().Put(context.Background(), proto.CloneOf(record), revision)
 	}, ErrGroupChanged)
+
+	// Once a group is deleted there can be another one of its name, although what it left is being removed still.
+	for range 50 {
+		deleted := make(chan error)
+		go func() { deleted <- l.Groups().Delete(context.Background(), "a") }()
+		for err = nil; !errors.Is(err, ErrNoGroup); {
+			if _, _, err = l.Groups().Get(t.Context(), "a"); err != nil && !errors.Is(err, ErrNoGroup) {
+				t.Fatal(err)
+			}
+		}
+		mustCreate(t, l, groupRecord("a", Cursor{Stream: 1}))
+		if err := <-deleted; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestNamesOfGroupsAreChecked(t *testing.T) {

@@ -184,6 +184,26 @@ func (g *Groups) Replay(ctx context.Context, group string, id string) error {
 	return g.remove(ctx, g.parked, parked.Sequence)
 }
 
+// Replayed returns a notification that was given to a group again, and is not settled since. It may have expired from the log. Errors:
+// ErrNotFound, ErrDamaged, ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
+func (g *Groups) Replayed(ctx context.Context, group string, position Position) (*Record, error) {
+	if !validName(group) {
+		return nil, fmt.Errorf("%w: %q", ErrNoGroup, group)
+	}
+	message, err := g.last(ctx, g.parked, placeSubject(replaySubject, group, position))
+	switch {
+	case err != nil:
+		return nil, err
+	case message == nil:
+		return nil, ErrNotFound
+	}
+	p, err := parseParked(storedMessage{subject: message.Subject, header: message.Header, data: message.Data})
+	if err != nil {
+		return nil, err
+	}
+	return p.unpack(g.log.id)
+}
+
 // parkedHeader returns what of a message's header is kept.
 func parkedHeader(header nats.Header) nats.Header {
 	return nats.Header{nextHeader: header[nextHeader]}

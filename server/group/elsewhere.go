@@ -150,11 +150,14 @@ func (s *session) change(
 		if a.park {
 			reason = linksgatev1.ParkReason_PARK_REASON_REQUESTED
 		}
-		record, err := s.groups.log.Get(ctx, position)
+		record, err := s.recordOf(ctx, l)
 		if err == nil {
 			err = s.groups.store.Park(ctx, s.name, record, reason, a.reason, l.attempt)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, eventlog.ErrExpired), errors.Is(err, eventlog.ErrNotFound), errors.Is(err, eventlog.ErrDamaged):
+			return stale("the notification is gone: " + err.Error())
+		case err != nil:
 			return unavailable()
 		}
 		s.groups.stats.Parked.Add(1)
@@ -163,4 +166,13 @@ func (s *session) change(
 	}
 	progress.Notifications[at] = &linksgatev1.NotificationProgress{Index: p.GetIndex(), Settled: true, LeaseNumber: l.number}
 	return ok()
+}
+
+// recordOf returns the notification that a lease is of.
+func (s *session) recordOf(ctx context.Context, l lease) (*eventlog.Record, error) {
+	position := eventlog.PositionOf(l.sequence)
+	if l.source == eventlog.SourceReplay { // the log may not have it any more
+		return s.groups.store.Replayed(ctx, s.name, position)
+	}
+	return s.groups.log.Get(ctx, position)
 }

@@ -2,9 +2,11 @@ package group
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,7 +29,13 @@ const benched = "billing"
 
 func newBench(t *testing.T, settings *linksgatev1.Group) *bench {
 	t.Helper()
-	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: t.TempDir(), NoSync: true})
+	return newBenchOn(t, settings, eventlog.Options{})
+}
+
+func newBenchOn(t *testing.T, settings *linksgatev1.Group, options eventlog.Options) *bench {
+	t.Helper()
+	options.Dir, options.NoSync = t.TempDir(), true
+	log, err := eventlog.Open(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,6 +344,35 @@ func TestALateAcknowledgementIsCountedOnce(t *testing.T) {
 	b.acknowledge(leaseStale, held[0]) // leased again
 	b.acknowledge(leaseOK, held[1])
 	if status := b.status(); status.GetRetrying() != 0 || status.GetInFlight() != 1 {
+		t.Errorf("status: %v", status)
+	}
+}
+
+// What was replayed can be parked again after the death of the gateway, although the log has it no longer.
+func TestAReplayOutlivesTheLog(t *testing.T) {
+	b := newBenchOn(t, nil, eventlog.Options{MaxBytes: eventlog.MinMaxBytes, WindowBytes: 64 << 10})
+	b.append("acme")
+	m := b.join(1)
+	b.reject(leaseOK, park(b.take(m, 1)[0]))
+	position := eventlog.Position{Stream: 1}
+	if err := b.groups.store.Replay(t.Context(), benched, b.log.NotificationID(position)); err != nil {
+		t.Fatal(err)
+	}
+	replayed := b.take(m, 1)[0]
+	m.session.stop(eventlog.ErrClosed) // without handing back
+	m.session.background.Wait()
+	m.session.reader.Close()
+	b.eventually("it has expired", func() bool {
+		if _, err := b.log.Append(t.Context(), &linksgatev1.Notification{
+			Raw: &linksgatev1.Notification_Body{Body: strings.Repeat("x", 500<<10)},
+		}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := b.log.Get(t.Context(), position)
+		return errors.Is(err, eventlog.ErrExpired)
+	})
+	b.reject(leaseOK, park(replayed))
+	if status := b.status(); status.GetParked() != 1 {
 		t.Errorf("status: %v", status)
 	}
 }
