@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -606,7 +607,7 @@ func TestMostThatIsInHandIsBounded(t *testing.T) {
 	l := openLog(t, Options{NoSync: true})
 	record := mustCreate(t, l, groupRecord("a", Cursor{Stream: 1}))
 	for n := range maxUnsettled + 10 {
-		if _, err := l.engine.js.PublishAsync(subject, appendFramed(nil, []byte{})); err != nil {
+		if _, err := l.engine.js.PublishAsync(subject, appendFramed(nil, []byte{}), jetstream.WithStallWait(time.Minute)); err != nil {
 			t.Fatal(n, err)
 		}
 	}
