@@ -92,9 +92,15 @@ func groupText(g *linksgatev1.Group, now time.Time) string {
 		line("oldest", oldestText(s.GetOldestUnacknowledged()))
 		line("in flight", fmt.Sprint(s.GetInFlight()))
 		line("retrying", fmt.Sprint(s.GetRetrying()))
+		if held := s.GetHeld(); held > 0 {
+			line("held", fmt.Sprint(held)+", which may still be out since the gateway ended without stopping")
+		}
 		line("parked", fmt.Sprint(s.GetParked()))
 		if missed := s.GetMissedRecordBatches(); missed > 0 {
 			line("missed", batchesText(missed)+", expired or damaged before the group got them")
+		}
+		if s.GetStalled() {
+			line("stalled", "all that is in hand is leased, or waits for another attempt or its SIM: settle some of it")
 		}
 		line("members", membersText(s.GetMembers(), now))
 	}

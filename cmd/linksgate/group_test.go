@@ -97,7 +97,7 @@ func TestGroupText(t *testing.T) {
 		Status: &linksgatev1.GroupStatus{
 			Lag:                  &linksgatev1.Lag{RecordBatches: 2, Time: durationpb.New(61500 * time.Millisecond)},
 			OldestUnacknowledged: &linksgatev1.LogPosition{Token: "t7", Sequence: 7, WrittenAt: at(time.Minute)},
-			InFlight:             3, Retrying: 1, Parked: 4, MissedRecordBatches: 1,
+			InFlight:             3, Retrying: 1, Parked: 4, MissedRecordBatches: 1, Held: 2, Stalled: true,
 			Members: []*linksgatev1.GroupMember{{ClientId: "a b\x1b", JoinedAt: at(3 * time.Minute), InFlight: 3, MaxInFlight: 6}, {JoinedAt: at(0)}},
 		},
 	}
@@ -112,8 +112,10 @@ lag           2 record batches, 1m1.5s
 oldest        sequence 7 of 2026-03-10T11:59:00.000Z (--after t7)
 in flight     3
 retrying      1
+held          2, which may still be out since the gateway ended without stopping
 parked        4
 missed        1 record batch, expired or damaged before the group got them
+stalled       all that is in hand is leased, or waits for another attempt or its SIM: settle some of it
 members       2
   "a b\x1b"  3 of 6 in flight, joined 3m ago
   -  0 of 0 in flight, joined 0s ago
