@@ -305,6 +305,54 @@ func (s *scene) awaitAtWork() {
 	})
 }
 
+// The gateway is killed soon after it has lent something, while members work on that. What they had settled last may come again, but never
+// while something of that SIM is being worked on, nor out of order.
+func TestGatewayDies(t *testing.T) {
+	const (
+		deaths = 2
+		each   = 12 // notifications
+		ofSIMs = 4
+		// unwritten is more than the engine takes to write what it has delivered: before each death there is nothing that it knows of.
+		unwritten = 3 * time.Second
+	)
+	t.Logf("-seed %d", *seed)
+	r := rand.New(rand.NewPCG(*seed, 1))
+	// The work takes longer than a start of the gateway.
+	s := newScene(t, "sleep 1.5", "--ordering", "by-sim", "--lease", "4s", "--back-off", "100ms", "--max-attempts", "100")
+	for place := range s.members {
+		s.must(s.start(place))
+	}
+	for death := range deaths {
+		time.Sleep(unwritten)
+		s.send(each, ofSIMs)
+		s.await("a member is at work", func() bool {
+			return slices.ContainsFunc(s.members[:], func(m *Member) bool { return s.recorder.AtWork(m.Name) })
+		})
+		time.Sleep(time.Duration(r.Int64N(int64(500 * time.Millisecond))))
+		s.must(s.gateway.Kill())
+		s.must(s.gateway.Start(s.ctx))
+		s.await("all are handled", func() bool { return s.recorder.Handled() >= (death+1)*each })
+		s.awaitSettled()
+	}
+	if parked := s.status().GetParked(); parked > 0 {
+		t.Errorf("%d are parked", parked)
+	}
+	for _, m := range s.members {
+		s.must(m.Stop())
+	}
+	history := History{Log: s.log()}
+	var err error
+	history.Events, err = s.recorder.Close()
+	s.must(err)
+	violations := Check(history)
+	again := len(violations)
+	violations = slices.DeleteFunc(violations, func(v faults.Violation) bool { return v.Rule == Repeated })
+	t.Logf("%d were handled again", again-len(violations))
+	if len(violations) > 0 {
+		t.Errorf("%d violations:\n%s", len(violations), faults.Summary(violations))
+	}
+}
+
 // A notification that kills its member, each time, is parked. What was in flight with it is not, and everything goes on. After the
 // fix it is handled.
 func TestPoison(t *testing.T) {
