@@ -170,10 +170,11 @@ func (c *checker) progress(step string, done, total uint64) {
 type checkedStream struct {
 	name     string
 	subjects []string
-	unnamed  string // what the loss of its settings means
-	lost     string // what the loss of a message means
-	settings bool   // its settings can be read
-	flaws    []flaw // of the files of its records
+	unnamed  string      // what the loss of its settings means
+	lost     string      // what the loss of a message means
+	settings bool        // its settings can be read
+	flaws    []flaw      // of the files of its records
+	gone     []goneBlock // files of records
 }
 
 func (c *checker) run(ctx context.Context) error {
@@ -235,7 +236,7 @@ func (c *checker) checkConsumers(stream string) error {
 // checkPlaces reports groups whose place is not as it was when the gateway was stopped.
 func (c *checker) checkPlaces() error {
 	var err error
-	c.places, err = damagedPlaces(c.dir)
+	c.places, err = damagedPlaces(c.dir, readStopped(c.dir).Places)
 	for _, p := range c.places {
 		c.report(Problem{Stream: p.Stream, File: filepath.Join(streamsDir, p.Stream, consumersDir, p.Consumer, consumerStateFile), Index: -1,
 			What:    "the place of a group is not as it was when the gateway was stopped",

@@ -116,38 +116,48 @@ func (r *indexReader) removed() {
 	r.data = r.data[size:]
 }
 
-// compareIndex reports files of records that the engine's index knows and that are not there. An index that is older than the records
-// says nothing, as a kill leaves it: what it knows may have been removed since. The engine begins a new file before it removes the last.
-func (c *checker) compareIndex(s *checkedStream) {
-	records := recordsPath(c.dir, s.name)
+// goneBlock is a file of records that the engine's index knows, and that is not there.
+type goneBlock struct {
+	indexedBlock
+	path string
+}
+
+// goneBlocks returns the files of a stream that are gone, in order. An index that is older than the records says nothing, as a kill leaves
+// it: what it knows may have been removed since. The engine begins a new file before it removes the last.
+func goneBlocks(dir, stream string) (gone []goneBlock) {
+	records := recordsPath(dir, stream)
 	data, err := os.ReadFile(filepath.Join(records, indexFile))
 	if err != nil {
-		return // it is made anew
+		return nil // it is made anew
 	}
-	index, err := parseIndex(s.name, data)
-	blocks, listErr := blocksOf(c.dir, s.name)
+	index, err := parseIndex(stream, data)
+	blocks, listErr := blocksOf(dir, stream)
 	if err != nil || listErr != nil || len(index.blocks) == 0 {
-		return
+		return nil
 	}
 	pathOf := func(b indexedBlock) string {
 		return filepath.Join(records, strconv.FormatUint(b.number, 10)+blockSuffix)
 	}
-	last := index.blocks[len(index.blocks)-1]
-	newest := pathOf(last)
+	newest := pathOf(index.blocks[len(index.blocks)-1])
 	if len(blocks) > 0 && compareBlocks(blocks[len(blocks)-1], newest) > 0 {
-		return
+		return nil
 	}
 	if end, err := os.ReadFile(newest); err == nil && !bytes.HasSuffix(end, index.last[:]) {
-		return
+		return nil
 	}
 	for _, b := range index.blocks {
-		if _, err := os.Stat(pathOf(b)); b.messages == 0 || !errors.Is(err, fs.ErrNotExist) {
-			continue
+		if _, err := os.Stat(pathOf(b)); b.messages > 0 && errors.Is(err, fs.ErrNotExist) {
+			gone = append(gone, goneBlock{b, pathOf(b)})
 		}
-		if s.name == streamName {
-			continue // their sequences are missed, by the mark or between those that are there
-		}
-		c.report(Problem{Stream: s.name, File: filepath.Join(streamsDir, s.name, recordsDir, filepath.Base(pathOf(b))), First: b.first, Last: b.last,
+	}
+	return gone
+}
+
+// compareIndex reports files of records that are gone.
+func (c *checker) compareIndex(s *checkedStream) {
+	for _, b := range goneBlocks(c.dir, s.name) {
+		s.gone = append(s.gone, b)
+		c.report(Problem{Stream: s.name, File: filepath.Join(streamsDir, s.name, recordsDir, filepath.Base(b.path)), First: b.first, Last: b.last,
 			Index: -1, What: fmt.Sprintf("the file is missing: %d records", b.messages), Meaning: s.lost})
 	}
 }

@@ -36,7 +36,7 @@ func (c *checker) readCopy(ctx context.Context, engine *engine, id logID, stream
 			c.report(Problem{Stream: s.name, Index: -1, What: fmt.Sprintf("the engine cannot open it: %v", err), Meaning: "a gateway does not start"})
 			continue
 		}
-		r := &recordReader{checker: c, stream: stream, name: s.name, lost: s.lost, told: s.flaws}
+		r := &recordReader{checker: c, stream: stream, name: s.name, lost: s.lost, told: s.flaws, gone: s.gone}
 		run := r.run
 		switch s.name {
 		case streamName:
@@ -63,6 +63,7 @@ type recordReader struct {
 	removable bool // single messages are removed in the normal course of things
 	lost      string
 	told      []flaw                               // were reported
+	gone      []goneBlock                          // so were these
 	look      func(*jetstream.RawStreamMsg) string // says what is wrong with a message as a whole
 
 	missing []Problem // since the message that was read last
@@ -153,7 +154,8 @@ func (r *recordReader) runSparse(ctx context.Context) error {
 
 // miss notes a message that readers do not get. Those beside each other, of one cause, are one problem.
 func (r *recordReader) miss(sequence uint64, what string) {
-	if slices.ContainsFunc(r.told, func(f flaw) bool { return f.first <= sequence && sequence <= f.last }) {
+	if slices.ContainsFunc(r.told, func(f flaw) bool { return f.first <= sequence && sequence <= f.last }) ||
+		slices.ContainsFunc(r.gone, func(b goneBlock) bool { return b.first <= sequence && sequence <= b.last }) {
 		return
 	}
 	if n := len(r.missing); n > 0 && r.missing[n-1].What == what && r.missing[n-1].Last == sequence-1 {

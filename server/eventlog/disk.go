@@ -111,6 +111,7 @@ func freeSpace(dir string) (uint64, error) {
 type settled struct {
 	ends       map[string]blockEnd // where the files of records end, by path
 	flaws      []flaw
+	gone       []goneBlock  // files of records
 	lostPlaces []groupPlace // of groups, whose files were damaged
 }
 
@@ -127,7 +128,7 @@ type blockEnd struct {
 // an earlier process did not live to sync are synced. And damaged records are mended, of which one would cost all that follow.
 func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled, error) {
 	result := settled{ends: make(map[string]blockEnd)}
-	files := make(map[string][]string)
+	files, before := make(map[string][]string), readStopped(dir)
 	progress := &startProgress{logger: logger, told: time.Now()}
 	for _, stream := range streamNames {
 		blocks, err := blocksOf(dir, stream)
@@ -143,10 +144,12 @@ func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled,
 	}
 	for _, stream := range streamNames {
 		blocks := files[stream]
-		states, flaws, err := mender{dir, progress.seen}.run(ctx, recordFormats[stream], blocks)
+		end := before.endOf(stream)
+		states, flaws, err := mender{dir, progress.seen}.run(ctx, recordFormats[stream], blocks, end)
 		if err != nil {
 			return settled{}, err
 		}
+		result.gone = append(result.gone, reportGone(dir, stream, states, end, logger)...)
 		for i, block := range blocks {
 			info, err := os.Stat(block)
 			if err != nil {
@@ -171,8 +174,24 @@ func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled,
 		}
 	}
 	var err error
-	result.lostPlaces, err = settlePlaces(dir, logger)
+	result.lostPlaces, err = settlePlaces(dir, before.Places, logger)
 	return result, err
+}
+
+// reportGone tells of files of records that are gone, and of an end that is.
+func reportGone(dir, stream string, states []blockState, end *streamEnd, logger *slog.Logger) []goneBlock {
+	gone := goneBlocks(dir, stream)
+	for _, b := range gone {
+		logger.Error("a file of records is gone", "file", b.path, "records", b.messages, "first_stream_sequence", b.first, "last_stream_sequence", b.last)
+	}
+	highest := uint64(0)
+	for _, state := range states {
+		highest = max(highest, state.highest)
+	}
+	if end != nil && highest < end.Last && stream != streamName && len(gone) == 0 { // the log has its mark
+		logger.Error("the end of a stream is gone", "stream", stream, "last_stream_sequence", highest, "at_the_stop", end.Last)
+	}
+	return gone
 }
 
 // removeDamagedSettings removes the settings of consumers that are damaged. The engine does not look at their checksum: it would take the
@@ -340,7 +359,7 @@ func (s settled) reportCut(logger *slog.Logger) (log bool) {
 		if err != nil || info.Size() >= end.size {
 			continue
 		}
-		if b, err := readBlock(recordFormats[end.stream], path); err == nil && b.state().highest >= end.highest {
+		if b, err := readBlock(recordFormats[end.stream], path, surroundings{}); err == nil && b.state().highest >= end.highest {
 			continue
 		}
 		logger.Error("the engine cut off a file of records at one that it could not read: what followed is lost",

@@ -364,8 +364,8 @@ func (l *Log) awaitHead(ctx context.Context, state jetstream.StreamState) error 
 	return l.tail.waitHead(ctx, state.LastSeq)
 }
 
-// placesTime bounds how long closing looks for the places of groups.
-const placesTime = 5 * time.Second
+// stopTime bounds how long closing looks for what is to be noted of it.
+const stopTime = 5 * time.Second
 
 // Close writes what was handed to Append before, ends all readers with ErrClosed and shuts the engine down. It is bounded in
 // time by the engine's own limits.
@@ -376,15 +376,15 @@ func (l *Log) Close() error {
 			l.closeErr = l.engine.close()
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), placesTime)
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 		defer cancel()
-		places, err := l.groups.places(ctx)
-		if err != nil { // they are not checked at the next start
-			l.options.Logger.Warn("the places of groups are not noted", "error", err)
+		state, err := l.stopState(ctx)
+		if err != nil { // the next start takes this for a crash
+			l.options.Logger.Warn("how the log was left is not noted", "error", err)
 		}
 		l.closeErr = errors.Join(l.marker.confirm(l.tail.stored.Load()), l.engine.close())
 		if l.closeErr == nil && l.frozen.get() == nil {
-			l.closeErr = savePlaces(l.options.Dir, places)
+			l.closeErr = state.save(l.options.Dir)
 		}
 	})
 	return l.closeErr

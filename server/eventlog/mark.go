@@ -2,7 +2,6 @@ package eventlog
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -60,7 +59,7 @@ func readMark(dir string) (m mark, found bool, err error) {
 		return mark{}, false, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(data, &m)
+		err = unmarshalSummed(data, &m)
 	}
 	if err == nil {
 		_, err = parseLogID(m.LogID)
@@ -86,7 +85,7 @@ func (m *marker) save(next mark) error {
 	if next == m.mark {
 		return nil
 	}
-	data, err := json.Marshal(next)
+	data, err := marshalSummed(next)
 	if err != nil {
 		return err
 	}

@@ -30,10 +30,15 @@ const (
 	headSize       = 4 + 8 + 8 + 2
 	checksumSize   = 8
 	leastRecord    = headSize + checksumSize
-	greatestRecord = 32 << 20
-	hasHeader      = 1 << 31
-	sequenceMask   = 1<<62 - 1
-	erased         = 1 << 63 // stands for a message that was removed
+	greatestRecord = 2 << 20 // the engine takes messages of 1 MiB
+	// greatestSeal is the most that one record stands for that is lost: readers must be able to fetch it.
+	greatestSeal = 1 << 20
+	// greatestWork is how many bytes are hashed at most to find one's way in a damaged file. What looks like the head of a record may be
+	// part of a message, and whoever writes messages could have put many there.
+	greatestWork = 4 << 30
+	hasHeader    = 1 << 31
+	sequenceMask = 1<<62 - 1
+	erased       = 1 << 63 // stands for a message that was removed
 	// greatestStep is how far a sequence is believed to be from another one that is known.
 	greatestStep = 1 << 24
 	// sectorSize is the least that a disk writes.
@@ -71,14 +76,15 @@ type recordFormat struct {
 	stream   string
 	subjects []string // what subjects begin with
 	whole    bool     // a subject is the first of subjects, if it is not longer than that
-	tells    bool     // readers are told of records that they cannot read: an empty message stands for one
+	told     bool     // who reads the stream tells of messages that cannot be read: one stands for what is lost
+	dense    bool     // sequences follow on each other
 }
 
 var recordFormats = map[string]recordFormat{
-	streamName:       {streamName, []string{subject, releasedSubject}, true, true},
-	quarantineStream: {quarantineStream, []string{quarantineSubject}, true, false},
-	groupsStream:     {groupsStream, []string{groupsSubject}, false, false},
-	parkedStream:     {parkedStream, []string{parkedSubject, replaySubject}, false, false},
+	streamName:       {streamName, []string{subject, releasedSubject}, true, true, true},
+	quarantineStream: {quarantineStream, []string{quarantineSubject}, true, true, false},
+	groupsStream:     {groupsStream, []string{groupsSubject}, false, true, false},
+	parkedStream:     {parkedStream, []string{parkedSubject, replaySubject}, false, false, false},
 }
 
 func (f recordFormat) isSubject(b []byte) bool {
@@ -94,17 +100,26 @@ type block struct {
 	hash   *highwayhash.Digest64
 	sum    [checksumSize]byte
 	data   []byte
+	around surroundings
+
+	stopped func() bool // nobody waits for the result any more
+	work    int         // bytes hashed to find one's way
+	sizes   map[int]int // of sound records by offset, as far as they were looked at; 0: there is none
+	ends    map[int]int // by offset of a sound record: where the run of them ends that begins there
 }
 
 // readBlock reads a file of records. The engine's checksums depend on the stream's name and the file's number.
-func readBlock(format recordFormat, path string) (*block, error) {
+func readBlock(format recordFormat, path string, around surroundings) (*block, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
 	number := strings.TrimSuffix(filepath.Base(path), blockSuffix)
 	hash, err := newHash(format.stream + "-" + number)
-	return &block{format: format, path: path, hash: hash, data: data}, err
+	return &block{
+		format: format, path: path, hash: hash, data: data, around: around, stopped: func() bool { return false },
+		sizes: make(map[int]int), ends: make(map[int]int),
+	}, err
 }
 
 // newHash returns what makes the engine's checksums of a file, which depend on its name.
@@ -193,6 +208,7 @@ type span struct {
 // spans divides the block.
 func (b *block) spans() []span {
 	var spans []span
+	before := b.around.before.sequence
 	for at := 0; at < len(b.data); {
 		run := span{begin: at, sound: true}
 		for at < len(b.data) {
@@ -210,60 +226,131 @@ func (b *block) spans() []span {
 			}
 			run.last = r
 		}
-		if run.end = at; run.end > run.begin {
+		if before = max(before, run.highest); at > run.begin {
+			run.end = at
 			spans = append(spans, run)
 		}
 		if at < len(b.data) {
-			at = b.nextSound(at)
-			for at-run.end < leastRecord && at < len(b.data) { // nothing so short can take its place
+			begin := at
+			at = b.nextSound(begin, before)
+			for at-begin < leastRecord && at < len(b.data) { // nothing so short can take its place
 				r, _ := b.record(at)
 				at += r.size
 				if r.size == 0 {
-					at = b.nextSound(at)
+					at = b.nextSound(at, before)
 				}
 			}
-			spans = append(spans, span{begin: run.end, end: at})
+			spans = append(spans, span{begin: begin, end: at})
 		}
 	}
 	return spans
 }
 
-// nextSound returns where the first sound record behind a damaged one begins; the end of the block if there is none.
-func (b *block) nextSound(damaged int) int {
-	if size := lengthOf(b.data[damaged:]); size > 0 && damaged+size < len(b.data) {
-		if _, ok := b.record(damaged + size); ok {
-			return damaged + size
-		}
-	}
-	// The length is damaged, or more than one record. A message may hold bytes that look like a record, but it cannot make them join the
-	// next one: so a place from which on all records are sound is better than the first that is.
-	first := len(b.data)
-	for at := damaged + 1; at+leastRecord <= len(b.data); at++ {
-		size := lengthOf(b.data[at:])
-		if size == 0 || size > leastRecord && binary.LittleEndian.Uint16(b.data[at+20:]) == 0 {
+// nextSound returns where the first sound record behind a damaged one begins; the end of the block if there is none. before is the
+// highest sequence in front of it, 0 if none is known.
+//
+// Bytes that look like a sound record may be part of a message, whose sender has put them there. But a run of such records ends before
+// the message does: it cannot join the record that follows, because a checksum that nobody can foresee is in between. So a run that
+// is longer than any record, or that ends with the block, is believed. What comes before the first of them, because more than one place
+// is damaged, is believed only if the damaged record does not say by its length, or by its checksum, that it is a part of it.
+func (b *block) nextSound(damaged int, before uint64) int {
+	own := lengthOf(b.data[damaged:])
+	overrun := own == 0 && b.around.last && !b.around.whole && b.isCutShort(damaged, before)
+	end, first := len(b.data), 0
+	for at := damaged + 1; at+leastRecord <= len(b.data) && b.work < greatestWork && !b.stopped(); at++ {
+		if !b.follows(at, before) || b.soundAt(at) == 0 {
 			continue
 		}
-		if _, ok := b.record(at); !ok {
-			continue
+		if run := b.runEnd(at); run == len(b.data) || run-at > greatestRecord {
+			end = at
+			break
 		}
-		if b.soundFrom(at) {
-			return at
+		if sequence := binary.LittleEndian.Uint64(b.data[at+4:]); first == 0 && sequence > before && sequence <= sequenceMask {
+			first = at
 		}
-		first = min(first, at)
 	}
-	return first
+	target := damaged + own
+	switch {
+	case overrun && !b.isWhole(damaged, end, before):
+		return len(b.data) // it was not written to its end
+	case own > 0 && target <= end && b.isEndOrSound(target) && (first == 0 || b.runEnd(first) != b.runEnd(target)):
+		return target
+	case first > 0 && !b.isWhole(damaged, end, before):
+		return first
+	}
+	return end
 }
 
-// soundFrom reports whether all records from an offset on are sound.
-func (b *block) soundFrom(at int) bool {
-	for at < len(b.data) {
-		r, ok := b.record(at)
-		if !ok {
-			return false
-		}
-		at += r.size
+// isWhole reports whether a place holds one record whose head alone is damaged.
+func (b *block) isWhole(begin, end int, before uint64) bool {
+	_, ok := b.repair(b.data[begin:end], site{before: storedRecord{sequence: before}})
+	return ok
+}
+
+// isCutShort reports whether a record begins like one, and ends behind the end of the file.
+func (b *block) isCutShort(at int, before uint64) bool {
+	if len(b.data)-at < headSize {
+		return true
 	}
-	return true
+	head := b.data[at:]
+	length, name := int(binary.LittleEndian.Uint32(head)&^hasHeader), int(binary.LittleEndian.Uint16(head[20:]))
+	name = min(headSize+name, len(head))
+	return length <= greatestRecord && at+length > len(b.data) && b.follows(at, before) &&
+		(b.format.isSubject(head[headSize:name]) || slices.ContainsFunc(b.format.subjects, func(s string) bool {
+			return strings.HasPrefix(s, string(head[headSize:name])) // cut off in the middle
+		}))
+}
+
+// follows reports whether what seems to be a record at an offset has a sequence that can be behind another one.
+func (b *block) follows(at int, before uint64) bool {
+	sequence := binary.LittleEndian.Uint64(b.data[at+4:]) & sequenceMask
+	return before == 0 || sequence <= before+greatestStep
+}
+
+func (b *block) isEndOrSound(at int) bool { return at == len(b.data) || b.soundAt(at) > 0 }
+
+// soundAt returns the size of the sound record at an offset; 0 if there is none.
+func (b *block) soundAt(at int) int {
+	size, known := b.sizes[at]
+	if known {
+		return size
+	}
+	length := lengthOf(b.data[at:])
+	if length == 0 {
+		return 0
+	}
+	name := int(binary.LittleEndian.Uint16(b.data[at+20:]))
+	if name > length-leastRecord || name == 0 && length > leastRecord || name > 0 && !b.format.isSubject(b.data[at+headSize:at+headSize+name]) {
+		return 0
+	}
+	b.work += length
+	if r, ok := b.record(at); ok {
+		size = r.size
+	}
+	b.sizes[at] = size
+	return size
+}
+
+// runEnd returns where a run of sound records ends.
+func (b *block) runEnd(at int) int {
+	var passed []int
+	end := at
+	for end < len(b.data) {
+		if known, ok := b.ends[end]; ok {
+			end = known
+			break
+		}
+		size := b.soundAt(end)
+		if size == 0 {
+			break
+		}
+		passed = append(passed, end)
+		end += size
+	}
+	for _, offset := range passed {
+		b.ends[offset] = end
+	}
+	return end
 }
 
 // site is what is known of the surroundings of a damaged place.
@@ -348,7 +435,7 @@ func (b *block) sequence(s span, p site) uint64 {
 		return p.after.sequence - 1
 	case p.after.sequence > 0 && p.fits(own):
 		return own
-	case p.after.sequence == 0 && !b.format.tells && p.fits(own) && own-next < greatestStep:
+	case p.after.sequence == 0 && !b.format.dense && p.fits(own) && own-next < greatestStep:
 		return own // what was removed has left gaps
 	case p.fits(next):
 		return next
@@ -356,31 +443,64 @@ func (b *block) sequence(s span, p site) uint64 {
 	return 0
 }
 
-// seal returns what takes the place of something damaged, of the same size.
-func (b *block) seal(size int, sequence uint64, p site) []byte {
-	record := make([]byte, size)
-	binary.LittleEndian.PutUint32(record, uint32(size))
-	binary.LittleEndian.PutUint64(record[4:], sequence|erased)
-	binary.LittleEndian.PutUint64(record[12:], cmp.Or(p.before.time, p.after.time))
-	if name := b.format.subjects[0]; b.format.tells && sequence > 0 && size >= leastRecord+len(name) {
-		binary.LittleEndian.PutUint64(record[4:], sequence)
-		binary.LittleEndian.PutUint16(record[20:], uint16(copy(record[headSize:], name)))
+// seal puts records in the place of what is damaged: the first one with a sequence, further ones, if one would be too large, with those
+// that follow, as long as they fit. It returns the last sequence.
+func (b *block) seal(damaged []byte, sequence uint64, p site) uint64 {
+	name := b.subjectOf(damaged)
+	pieces := (len(damaged) + greatestSeal - 1) / greatestSeal
+	last := uint64(0)
+	for i := range pieces {
+		piece := damaged[:len(damaged)/(pieces-i)]
+		damaged = damaged[len(piece):]
+		if i == pieces-1 && p.end && p.after.sequence > 0 {
+			sequence = p.after.sequence - 1 // so that it is not given out again
+		}
+		clear(piece)
+		binary.LittleEndian.PutUint32(piece, uint32(len(piece)))
+		binary.LittleEndian.PutUint64(piece[4:], sequence|erased)
+		binary.LittleEndian.PutUint64(piece[12:], cmp.Or(p.before.time, p.after.time))
+		subject := 0
+		if b.format.told && sequence > 0 && name != "" && len(piece) >= leastRecord+len(name) {
+			binary.LittleEndian.PutUint64(piece[4:], sequence)
+			subject = copy(piece[headSize:], name)
+			binary.LittleEndian.PutUint16(piece[20:], uint16(subject))
+		}
+		copy(piece[len(piece)-checksumSize:], b.checksum(piece, subject, headSize+subject))
+		if last = max(last, sequence); sequence > 0 {
+			if sequence++; p.after.sequence == 0 || !p.fits(sequence) {
+				sequence = 0
+			}
+		}
 	}
-	subject := int(binary.LittleEndian.Uint16(record[20:]))
-	copy(record[size-checksumSize:], b.checksum(record, subject, headSize+subject))
-	return record
+	return last
+}
+
+// subjectOf returns the subject of a damaged record; empty if it cannot be told.
+func (b *block) subjectOf(damaged []byte) string {
+	if b.format.whole {
+		return b.format.subjects[0]
+	}
+	if len(damaged) < leastRecord {
+		return ""
+	}
+	name := damaged[headSize:min(headSize+int(binary.LittleEndian.Uint16(damaged[20:])), len(damaged))]
+	if !b.format.isSubject(name) {
+		return ""
+	}
+	return string(name)
 }
 
 // surroundings are the messages next to a block, in other files; zero if there is none.
 type surroundings struct {
 	before, after storedRecord
 	last          bool // there is no other file behind it
+	whole         bool // and it was written to its end
 }
 
 // mend makes the block one that the engine reads to its end, in memory, and returns what was wrong with it.
-func (b *block) mend(around surroundings) (flaws []flaw) {
+func (b *block) mend() (flaws []flaw) {
 	spans := b.spans()
-	before := around.before
+	before := b.around.before
 	for i, s := range spans {
 		if s.sound {
 			if s.last.size > 0 {
@@ -389,7 +509,7 @@ func (b *block) mend(around surroundings) (flaws []flaw) {
 			continue
 		}
 		last := i == len(spans)-1
-		p := site{before: before, after: around.after, end: around.last && last}
+		p := site{before: before, after: b.around.after, end: b.around.last && last}
 		for _, later := range spans[i+1:] {
 			if later.first.size > 0 {
 				p.after = later.first
@@ -410,18 +530,18 @@ func (b *block) mend(around surroundings) (flaws []flaw) {
 			continue
 		}
 		sequence := b.sequence(s, p)
-		if p.end && (b.isTorn(s) || sequence == 0) || last && (len(damaged) < leastRecord || len(damaged) > greatestRecord) {
+		if p.end && !b.around.whole && (b.isTorn(s) || sequence == 0) || last && len(damaged) < leastRecord {
 			f.remedy = remedyCut
 			b.data = b.data[:s.begin]
 			return append(flaws, f)
 		}
-		f.remedy, f.first, f.last = remedySeal, sequence, sequence
-		if b.format.tells && sequence > 0 && before.size > 0 && p.after.size > 0 {
+		f.remedy, f.first = remedySeal, sequence
+		f.last = b.seal(damaged, sequence, p)
+		if sequence > 0 && before.sequence > 0 && p.after.sequence > 0 {
 			f.first, f.last = before.sequence+1, p.after.sequence-1
 		}
-		copy(damaged, b.seal(len(damaged), sequence, p))
-		if sequence > 0 {
-			before = storedRecord{size: len(damaged), sequence: sequence, time: before.time}
+		if f.last > 0 {
+			before = storedRecord{size: len(damaged), sequence: f.last, time: before.time}
 		}
 		flaws = append(flaws, f)
 	}
@@ -455,18 +575,20 @@ type mender struct {
 	seen func(bytes int64) // is told how much was read
 }
 
-// run mends the files of a stream, given in order. It returns what became of each, and what was wrong.
-func (m mender) run(ctx context.Context, format recordFormat, paths []string) (states []blockState, flaws []flaw, err error) {
+// run mends the files of a stream, given in order. stopped is what was noted of it when it was stopped in order; nil if it was not. It
+// returns what became of each file, and what was wrong.
+func (m mender) run(ctx context.Context, format recordFormat, paths []string, stopped *streamEnd) (states []blockState, flaws []flaw, err error) {
 	flawed := false
-	for _, path := range paths {
-		if ctx.Err() != nil {
-			return nil, nil, context.Cause(ctx)
-		}
-		b, err := readBlock(format, path)
+	for i, path := range paths {
+		b, err := readBlock(format, path, around(states, i, len(paths)))
 		if err != nil {
 			return nil, nil, err
 		}
+		b.stopped = func() bool { return ctx.Err() != nil }
 		state := b.state()
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
 		states, flawed = append(states, state), flawed || state.flawed
 		m.seen(int64(len(b.data)))
 	}
@@ -485,7 +607,12 @@ func (m mender) run(ctx context.Context, format recordFormat, paths []string) (s
 		if !states[i].flawed {
 			continue
 		}
-		found, err := m.mendFile(format, path, around(states, i), &states[i])
+		surroundings := around(states, i, len(paths))
+		if surroundings.last && stopped != nil && stopped.File == filepath.Base(path) {
+			surroundings.whole = true
+			surroundings.after = storedRecord{sequence: stopped.Last + 1}
+		}
+		found, err := m.mendFile(ctx, format, path, surroundings, &states[i])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -494,15 +621,15 @@ func (m mender) run(ctx context.Context, format recordFormat, paths []string) (s
 	return states, flaws, nil
 }
 
-// around returns the surroundings of one of a stream's files.
-func around(states []blockState, i int) (around surroundings) {
-	around.last = i == len(states)-1
+// around returns the surroundings of one of so many files of a stream, as far as the others were read.
+func around(states []blockState, i, files int) (around surroundings) {
+	around.last = i == files-1
 	for _, state := range slices.Backward(states[:i]) {
 		if around.before = state.last; around.before.size > 0 {
 			break
 		}
 	}
-	for _, state := range states[i+1:] {
+	for _, state := range states[min(i+1, len(states)):] {
 		if around.after = state.first; around.after.size > 0 {
 			break
 		}
@@ -511,13 +638,18 @@ func around(states []blockState, i int) (around surroundings) {
 }
 
 // mendFile mends one file, and keeps a copy of what it changes there. A crash in the middle leaves a place that is mended next time.
-func (m mender) mendFile(format recordFormat, path string, around surroundings, state *blockState) ([]flaw, error) {
-	b, err := readBlock(format, path)
+func (m mender) mendFile(ctx context.Context, format recordFormat, path string, around surroundings, state *blockState) ([]flaw, error) {
+	b, err := readBlock(format, path, around)
 	if err != nil {
 		return nil, err
 	}
+	b.stopped = func() bool { return ctx.Err() != nil }
 	damaged := bytes.Clone(b.data)
-	flaws := b.mend(around)
+	flaws := b.mend()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	b.sizes, b.ends = make(map[int]int), make(map[int]int)
 	*state = b.state()
 	file, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -539,26 +671,25 @@ func (m mender) mendFile(format recordFormat, path string, around surroundings, 
 // damagedDir is where copies of damaged records are kept, below the data directory. Most of a record may be readable for people.
 const damagedDir = "damaged"
 
-// keep writes a copy of what is about to be changed, and returns the name of its file; none if it could not be written, which must not
-// keep the log from being opened. One that is there was written by a process that did not live to change anything.
+// keep makes a copy of what is about to be changed durable, and returns the name of its file; none if it could not be written, which must
+// not keep the log from being opened.
 func (m mender) keep(f *flaw, data []byte) string {
 	dir := filepath.Join(m.dir, damagedDir)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return ""
 	}
 	number := strings.TrimSuffix(filepath.Base(f.file), blockSuffix)
-	path := filepath.Join(dir, fmt.Sprintf("%s-%s-%d", f.stream, number, f.offset))
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return path
+	for n := 1; ; n++ { // the same place may be damaged more than once
+		path := filepath.Join(dir, fmt.Sprintf("%s-%s-%d-%d", f.stream, number, f.offset, n))
+		kept, err := os.ReadFile(path)
+		switch {
+		case err == nil && bytes.Equal(kept, data): // by a process that did not live to change anything
+			return path
+		case err == nil:
+		case !errors.Is(err, fs.ErrNotExist) || writeWhole(path, data) != nil:
+			return ""
+		default:
+			return path
+		}
 	}
-	if err != nil {
-		return ""
-	}
-	_, err = file.Write(data)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
-		_ = os.Remove(path)
-		return ""
-	}
-	return path
 }

@@ -3,12 +3,16 @@ package eventlog
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
 // mendDir mends the files of a stream.
@@ -18,7 +22,7 @@ func mendDir(t *testing.T, dir, stream string) []flaw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, flaws, err := mender{dir, func(int64) {}}.run(t.Context(), recordFormats[stream], paths)
+	_, flaws, err := mender{dir, func(int64) {}}.run(t.Context(), recordFormats[stream], paths, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,6 +80,10 @@ func TestDamageCostsWhatItHits(t *testing.T) {
 			for i := at; i < min(at+size, len(damaged)); i++ {
 				damaged[i] ^= byte(1 + r.IntN(255))
 			}
+			if round%10 == 2 {
+				size = 1 + r.IntN(3<<20)
+				clear(damaged[at:min(at+size, len(damaged))])
+			}
 			if round%10 == 1 { // what nobody wrote there
 				at, size = len(sound), 1+r.IntN(100)
 				damaged = append(bytes.Clone(sound), bytes.Repeat([]byte{byte(r.IntN(255))}, size)...)
@@ -120,7 +128,7 @@ func TestDamageCostsWhatItHits(t *testing.T) {
 // wholeRecords returns the records of a block, by their offsets.
 func wholeRecords(t *testing.T, format recordFormat, path string, data []byte) map[int][]byte {
 	t.Helper()
-	b, err := readBlock(format, path)
+	b, err := readBlock(format, path, surroundings{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,26 +150,30 @@ func TestWhatFollowsDamageOutlivesAKill(t *testing.T) {
 	const more = 10
 	stopped, killed := dataDirs(t)
 	for name, tt := range map[string]struct {
-		block          string
-		record, offset int
-		missing        uint64
+		block   string
+		harm    damage
+		missing uint64
 	}{
-		"message in the last block":  {"3.blk", 3, 5000, 1},
-		"message in an early block":  {"1.blk", 3, 5000, 1},
-		"the first of all":           {"1.blk", 0, 5000, 1},
-		"the first of a block":       {"2.blk", 0, 5000, 1},
-		"the last of a block":        {"2.blk", 80, 5000, 1},
-		"the last of all":            {"3.blk", 37, 5000, 1},
-		"length in the last block":   {"3.blk", 3, 1, 0},
-		"sequence in an early block": {"1.blk", 3, 4 + 6, 0},
-		"time in the last block":     {"3.blk", 3, 12 + 5, 1},
+		"message in the last block":      {"3.blk", flip(3, 5000), 1},
+		"message in an early block":      {"1.blk", flip(3, 5000), 1},
+		"the first of all":               {"1.blk", flip(0, 5000), 1},
+		"the first of a block":           {"2.blk", flip(0, 5000), 1},
+		"the last of a block":            {"2.blk", flip(80, 5000), 1},
+		"the last of all":                {"3.blk", flip(37, 5000), 1},
+		"length in the last block":       {"3.blk", flip(3, 1), 0},
+		"sequence in an early block":     {"1.blk", flip(3, 4+6), 0},
+		"time in the last block":         {"3.blk", flip(3, 12+5), 1},
+		"megabytes":                      {"2.blk", zero(1<<20, 3<<20), 31},
+		"a length and something later":   {"1.blk", both(flip(3, 1), flip(50, 5000)), 1},
+		"two heads":                      {"1.blk", both(flip(3, 3), flip(50, 4+6)), 0},
+		"a record's length and contents": {"1.blk", both(both(flip(3, 1), flip(3, 5000)), flip(9, 5000)), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for state, sound := range map[string]string{"stopped": stopped, "killed": killed} {
 				dir := filepath.Join(t.TempDir(), "log")
 				copyDir(t, sound, dir)
-				flip(tt.record, tt.offset)(t, filepath.Join(recordsPath(dir, streamName), tt.block))
+				tt.harm(t, filepath.Join(recordsPath(dir, streamName), tt.block))
 				flip(9, 60)(t, filepath.Join(recordsPath(dir, quarantineStream), "1.blk"))
 				l := openLog(t, Options{Dir: dir, NoSync: true})
 				var given []Position
@@ -187,11 +199,111 @@ func TestWhatFollowsDamageOutlivesAKill(t *testing.T) {
 						t.Errorf("%s: what was accepted at %v: %v", state, p, err)
 					}
 				}
-				if got := len(entriesAfter(t, l.Quarantine(), "")); got != checkedEntries-2+more {
-					t.Errorf("%s: %d quarantine entries, want %d", state, got, checkedEntries-2+more)
+				damaged := 0
+				entries := entriesAfter(t, l.Quarantine(), "")
+				for _, e := range entries {
+					if e.GetReceivedAt() == nil && strings.Contains(e.GetDetail(), ErrDamaged.Error()) {
+						damaged++
+					}
+				}
+				if len(entries) != checkedEntries-1+more || damaged != 1 {
+					t.Errorf("%s: %d quarantine entries, %d of them say that they are damaged; want %d and 1", state, len(entries), damaged, checkedEntries-1+more)
 				}
 			}
 		})
+	}
+}
+
+// zero writes zeros over a part of a file.
+func zero(offset, size int) damage {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		data, err := os.ReadFile(path)
+		if err == nil {
+			clear(data[offset : offset+size])
+			err = os.WriteFile(path, data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func both(first, second damage) damage {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		second(t, path) // it is found by the lengths of those before
+		first(t, path)
+	}
+}
+
+// What a sender has put into a message is not taken for records, whatever happens to that message.
+func TestForgedRecordsAreNotBelieved(t *testing.T) {
+	const kept = 5
+	forger := func(t *testing.T, sequence uint64) []byte { // marks of removal, for what was kept before
+		t.Helper()
+		hash, err := newHash(quarantineStream + "-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &block{format: recordFormats[quarantineStream], hash: hash}
+		const removed = 1 << 62
+		var forged []byte
+		for n := range uint64(3000) {
+			record := make([]byte, leastRecord)
+			binary.LittleEndian.PutUint32(record, leastRecord)
+			binary.LittleEndian.PutUint64(record[4:], max(sequence, n%kept+1)|removed)
+			copy(record[leastRecord-checksumSize:], b.checksum(record, 0, headSize))
+			forged = append(forged, record...)
+		}
+		return forged
+	}
+	for name, harm := range map[string]damage{
+		"its length":              flip(kept, 3),
+		"its length, a little":    flip(kept, 2),
+		"its contents":            flip(kept, 5000),
+		"its length and contents": both(flip(kept, 3), flip(kept, 5000)),
+		"its time":                flip(kept, 15),
+		"it was not written out":  func(t *testing.T, path string) { cutAt(t, path, 40<<10) },
+		"nor at a record's end":   func(t *testing.T, path string) { cutAt(t, path, 30<<10+7) },
+	} {
+		for _, sequence := range []uint64{0, 1 << 40} {
+			for _, behind := range []int{0, 3} {
+				t.Run(fmt.Sprint(name, ", sequence ", sequence, ", behind ", behind), func(t *testing.T) {
+					if behind > 0 && strings.Contains(name, "not written") || behind > 0 && strings.Contains(name, "record's end") {
+						t.Skip("nothing can be behind it")
+					}
+					dir, killed := t.TempDir(), filepath.Join(t.TempDir(), "log")
+					l := openLog(t, Options{Dir: dir, NoSync: true})
+					addEntries(t, l.Quarantine(), kept)
+					e := entry(kept)
+					e.Raw = &linksgatev1.QuarantineEntry_BodyBytes{BodyBytes: forger(t, sequence)}
+					if err := l.Quarantine().Add(t.Context(), e); err != nil {
+						t.Fatal(err)
+					}
+					addEntries(t, l.Quarantine(), behind)
+					copyDir(t, dir, killed)
+					harm(t, filepath.Join(recordsPath(killed, quarantineStream), "1.blk"))
+					l = openLog(t, Options{Dir: killed, NoSync: true})
+					sound := 0
+					for _, e := range entriesAfter(t, l.Quarantine(), "") {
+						if e.GetReceivedAt() != nil && len(e.GetBodyBytes()) == 0 {
+							sound++
+						}
+					}
+					if sound != kept+behind {
+						t.Errorf("%d entries beside the forger's are left, want %d", sound, kept+behind)
+					}
+				})
+			}
+		}
+	}
+}
+
+func cutAt(t *testing.T, path string, size int64) {
+	t.Helper()
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
 	}
 }
 
