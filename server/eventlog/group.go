@@ -287,7 +287,7 @@ func (g *Groups) Create(ctx context.Context, record *linksgatev1.GroupRecord) er
 	for tries := publishTries; ; tries-- {
 		stored, err := g.get(ctx, name)
 		switch {
-		case err != nil:
+		case err != nil && !errors.Is(err, ErrDamaged): // what cannot be read is replaced
 			return err
 		case stored.record != nil:
 			return fmt.Errorf("%w: %s", ErrGroupExists, name)
@@ -329,7 +329,7 @@ func (g *Groups) Get(ctx context.Context, name string) (*linksgatev1.GroupRecord
 	stored, err := g.get(ctx, name)
 	switch {
 	case err != nil:
-		return nil, 0, err
+		return nil, stored.revision, err
 	case stored.record == nil:
 		return nil, 0, fmt.Errorf("%w: %s", ErrNoGroup, name)
 	}
@@ -404,7 +404,7 @@ func (g *Groups) removeIncarnation(ctx context.Context, record *linksgatev1.Grou
 // rest then goes when a log is opened. Errors: ErrNoGroup, ErrGroupChanged, ErrUnavailable, ErrClosed.
 func (g *Groups) Delete(ctx context.Context, name string) error {
 	record, revision, err := g.Get(ctx, name)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrDamaged) { // of what cannot be read the rest goes when a log is opened
 		return err
 	}
 	// An empty record is durable, and told to those who watch, where the removal of a message is neither. A crash from here on
@@ -413,7 +413,10 @@ func (g *Groups) Delete(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(g.removeIncarnation(ctx, record), g.removeRest(ctx, name, revision)); err != nil {
+	if record != nil {
+		err = g.removeIncarnation(ctx, record)
+	}
+	if err := errors.Join(err, g.removeRest(ctx, name, revision)); err != nil {
 		g.log.options.Logger.Warn("not all that a deleted group had could be removed", "group", name, "error", err)
 	}
 	return nil

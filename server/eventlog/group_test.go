@@ -497,6 +497,28 @@ func TestProgressIsComparedAndSet(t *testing.T) {
 	}
 }
 
+// A group whose record is damaged keeps its name from nobody.
+func TestDamagedGroupsAreReplacedAndDeleted(t *testing.T) {
+	l := openLog(t, Options{NoSync: true})
+	for _, name := range []string{"replaced", "deleted"} {
+		mustCreate(t, l, groupRecord(name, Cursor{Stream: 1}))
+		if _, err := l.engine.conn.Request(recordSubject(name), make([]byte, 20), publishTimeout); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := l.Groups().Get(t.Context(), name); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v, want %v", name, err, ErrDamaged)
+		}
+	}
+	mustCreate(t, l, groupRecord("replaced", Cursor{Stream: 1}))
+	if err := l.Groups().Delete(t.Context(), "deleted"); err != nil {
+		t.Error(err)
+	}
+	if got := listed(t, l); !slices.Equal(got, []string{"replaced"}) {
+		t.Errorf("groups %v", got)
+	}
+	mustCreate(t, l, groupRecord("deleted", Cursor{Stream: 1}))
+}
+
 func TestDoctorLooksAtGroups(t *testing.T) {
 	dir := t.TempDir()
 	l := openLog(t, Options{Dir: dir})

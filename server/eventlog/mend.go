@@ -452,8 +452,8 @@ func (b *block) seal(damaged []byte, sequence uint64, p site) uint64 {
 	for i := range pieces {
 		piece := damaged[:len(damaged)/(pieces-i)]
 		damaged = damaged[len(piece):]
-		if i == pieces-1 && p.end && p.after.sequence > 0 {
-			sequence = p.after.sequence - 1 // so that it is not given out again
+		if highest := p.after.sequence - 1; i == pieces-1 && p.end && p.after.sequence > 0 && p.fits(highest) {
+			sequence = highest // so that it is not given out again
 		}
 		clear(piece)
 		binary.LittleEndian.PutUint32(piece, uint32(len(piece)))
