@@ -228,7 +228,15 @@ func (r *reader) fetch(ctx context.Context, last uint64, emit func(Step) error) 
 	if err != nil {
 		return r.log.readError(ctx, err)
 	}
-	got := false
+	got, damaged := false, uint64(0) // damaged ones beside each other are one gap
+	tell := func() error {
+		if damaged == 0 {
+			return nil
+		}
+		gap := &Gap{Err: ErrDamaged, Batches: damaged}
+		damaged = 0
+		return emit(r.step(Step{Gap: gap}, StateReplaying))
+	}
 	for message := range fetched.Messages() {
 		b, err := unpackMessage(r.log.id, message)
 		if err != nil {
@@ -236,6 +244,16 @@ func (r *reader) fetch(ctx context.Context, last uint64, emit func(Step) error) 
 		}
 		got = true
 		r.position = b.stream + 1
+		if b.damaged && b.stream == r.next.Stream && r.seen == nil {
+			r.next, r.lastRead = Cursor{Stream: b.stream + 1}, b.written
+			if damaged++; r.atEnd() || ctx.Err() != nil {
+				break
+			}
+			continue
+		}
+		if err := tell(); err != nil {
+			return err
+		}
 		if err := r.skipTo(ctx, b.stream, emit); err != nil {
 			return err
 		}
@@ -248,6 +266,12 @@ func (r *reader) fetch(ctx context.Context, last uint64, emit func(Step) error) 
 		if r.atEnd() || ctx.Err() != nil {
 			return nil
 		}
+	}
+	if err := tell(); err != nil {
+		return err
+	}
+	if r.atEnd() || ctx.Err() != nil {
+		return nil
 	}
 	if err := fetched.Error(); err != nil {
 		r.release() // the consumer may be gone; a new one is made where the reader stands

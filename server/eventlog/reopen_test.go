@@ -30,8 +30,13 @@ func TestALongEndIsFilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	l = openLog(t, Options{Dir: dir, NoSync: true})
-	if p := mustAppend(t, l, notification(given)); p.Stream != reserved+1 {
+	p := mustAppend(t, l, notification(given))
+	if p.Stream != reserved+1 {
 		t.Errorf("went on at %d, want %d", p.Stream, reserved+1)
+	}
+	const most = (reserved - given) / 10 // what is behind the window is told in larger pieces
+	if found, missing, gaps := readGaps(t, l, Cursor{Stream: 1}, Cursor{Stream: p.Stream + 1}); found != given+1 || missing != reserved-given || len(gaps) > most {
+		t.Errorf("%d read, %d told as missing in %d gaps; want %d, %d and at most %d", found, missing, len(gaps), given+1, reserved-given, most)
 	}
 }
 
