@@ -119,8 +119,9 @@ type job struct {
 	// doubted says that the gateway has once said that the lease is over, when that could be because it had lent the notification to
 	// this member again, and the news of it was still on its way.
 	doubted bool
-	// lost says that the lease is over and the gateway knows nothing of this member; then next is what came for it meanwhile, or nil.
-	lost     bool
+	// lost says that the lease is over and the gateway knows nothing of this member.
+	lost bool
+	// next is what came meanwhile for a job that is lost, or that is being settled; nil if nothing did.
 	next     *linksgatev1.Lease
 	extendAt time.Time
 	kill     context.CancelFunc // while it is handled
@@ -301,7 +302,7 @@ func (m *member) takeLease(lease *linksgatev1.Lease, now time.Time) {
 		known = &job{id: id, lease: lease, token: lease.GetToken()}
 		m.jobs[id] = known
 		m.held = append(m.held, known)
-	case known.lost:
+	case known.lost, known.state == jobFinished: // another attempt, if the gateway knows by now how the one before ended
 		known.next = lease
 	default:
 		known.token, known.doubted = lease.GetToken(), false

@@ -111,7 +111,12 @@ func (m *member) settleResults(s settlement) {
 			outcome = s.results[i].GetOutcome()
 		}
 		switch {
-		case job.token != s.tokens[i]: // lent to us again meanwhile
+		case job.next != nil && outcome == linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK && job.outcome.decision != acknowledge:
+			delete(m.jobs, job.id)
+			m.takeLease(job.next, time.Now()) // another attempt
+			continue
+		case job.next != nil && outcome != linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE: // lent to us again, as it was not known
+			job.token, job.next, job.doubted = job.next.GetToken(), nil, false
 			m.finished = append(m.finished, job)
 			continue
 		case outcome == linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE, m.doubt(job, outcome):

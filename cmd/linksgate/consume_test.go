@@ -375,6 +375,23 @@ func TestConsumeSettlesByHowTheCommandEnds(t *testing.T) {
 	w.awaitSettled()
 }
 
+// Each attempt that is counted is one for which the command ran, also where the next one comes before the last one is known to be settled.
+func TestConsumeRunsEveryAttempt(t *testing.T) {
+	const count, attempts = 100, 3
+	w := newWorkplace(t, "--max-attempts", strconv.Itoa(attempts), "--back-off", "0s")
+	w.send(count)
+	c := w.consume("--parallel", "8", "--exec", `echo "$LINKSGATE_NOTIFICATION_ID,$LINKSGATE_ATTEMPT" >>ran; exit 5`)
+	w.await("all are parked", func() bool { return w.status().GetParked() == count })
+	w.awaitSettled()
+	ran := w.lines("ran")
+	slices.Sort(ran)
+	if distinct := len(slices.Compact(slices.Clone(ran))); len(ran) != count*attempts || distinct != len(ran) {
+		t.Errorf("the command ran %d times for %d attempts, want %d\n%s", len(ran), distinct, count*attempts, c.stderr)
+	}
+	c.signal(os.Interrupt)
+	c.awaitExit(exitOK)
+}
+
 // A command that runs longer than its lease keeps its notification.
 func TestConsumeExtendsLeases(t *testing.T) {
 	w := newWorkplace(t, "--lease", "1s")

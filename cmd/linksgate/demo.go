@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,8 +54,18 @@ func newDemoCommand() *cobra.Command {
 				return err
 			}
 			defer func() { _ = os.RemoveAll(dir) }()
-			d := &demo{out: &syncWriter{w: cmd.OutOrStdout()}, dir: dir}
-			return d.run(cmd.Context(), keep)
+			// Output that nobody reads any more ends the demonstration, and not the process with its directory left behind.
+			brokenPipes := make(chan os.Signal, 1)
+			signal.Notify(brokenPipes, syscall.SIGPIPE)
+			defer signal.Stop(brokenPipes)
+			ctx, stop := context.WithCancel(cmd.Context())
+			defer stop()
+			d := &demo{out: &syncWriter{w: cmd.OutOrStdout(), failed: stop}, dir: dir}
+			err = d.run(ctx, keep)
+			if unread, interrupted := ctx.Err() != nil, cmd.Context().Err() != nil; unread && (!interrupted || keep) {
+				return nil
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&keep, "keep", false, "go on sending, one a second, until interrupted")
@@ -71,6 +83,8 @@ type demo struct {
 
 // syncWriter lets the sender and the subscriber print at the same time.
 type syncWriter struct {
+	failed func() // called when something cannot be written
+
 	mu sync.Mutex
 	w  io.Writer // mu
 }
@@ -78,7 +92,11 @@ type syncWriter struct {
 func (s *syncWriter) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.w.Write(p)
+	n, err := s.w.Write(p)
+	if err != nil {
+		s.failed()
+	}
+	return n, err
 }
 
 func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
