@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -128,6 +129,10 @@ func (c Config) build(f files) (built, error) {
 		if !allowedHost.MatchString(name) {
 			p.add("rest.allowed_hosts", "%q is not a host name such as gateway.example.com, without scheme and port", name)
 		}
+	}
+	if address, err := url.Parse(c.Webhook.PublicURL); c.Webhook.PublicURL != "" &&
+		(err != nil || address.Scheme != "http" && address.Scheme != "https" || address.Host == "") {
+		p.add("webhook.public_url", "%q is not a URL such as https://hooks.example.com", c.Webhook.PublicURL)
 	}
 	b.proxies = parseNetworks("webhook.trusted_proxies", c.Webhook.TrustedProxies, &p)
 	if c.Webhook.MaxBody > webhook.DefaultMaxBody {

@@ -185,6 +185,8 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 		{"negative streams", func(c *server.Config) { c.GRPC.MaxStreams = -1 }, []string{"grpc.max_streams"}},
 		{"name with a port", func(c *server.Config) { c.REST.AllowedHosts = []string{"gateway.example:9092"} }, []string{"rest.allowed_hosts", "gateway.example:9092", "without scheme and port"}},
 		{"origin for a name", func(c *server.Config) { c.REST.AllowedHosts = []string{"a", "https://gateway.example"} }, []string{"rest.allowed_hosts", "https://"}},
+		{"another scheme", func(c *server.Config) { c.Webhook.PublicURL = "ftp://hooks.example.com" }, []string{"webhook.public_url", "ftp://"}},
+		{"no scheme", func(c *server.Config) { c.Webhook.PublicURL = "hooks.example.com" }, []string{"webhook.public_url", "https://"}},
 		{"any name", func(c *server.Config) { c.REST.AllowedHosts = []string{"*"} }, []string{"rest.allowed_hosts", "*"}},
 		{"no time to read", func(c *server.Config) { c.Webhook.ReadTimeout = 1 }, []string{"webhook.read_timeout: 1ns is too short: at least 10ms"}},
 		{"no time to send", func(c *server.Config) { c.GRPC.SendTimeout = server.Duration(9 * time.Millisecond) }, []string{"grpc.send_timeout: 9ms is too short"}},

@@ -121,7 +121,8 @@ func lockForCheck(dir string) (*os.File, error) {
 	if !info.IsDir() {
 		return nil, fmt.Errorf("%s is not a directory", dir)
 	}
-	if _, err := os.Stat(filepath.Join(dir, streamsDir, streamName)); err != nil {
+	_, err = os.Stat(filepath.Join(dir, streamsDir, streamName))
+	if _, found, _ := readMark(dir); err != nil && !found { // with a mark, all of the log is gone
 		return nil, fmt.Errorf("%s is not the data directory of a gateway: %w", dir, err)
 	}
 	lock, err := os.Open(filepath.Join(dir, "lock"))

@@ -382,9 +382,13 @@ func (l *Log) Close() error {
 		if err != nil { // the next start takes this for a crash
 			l.options.Logger.Warn("how the log was left is not noted", "error", err)
 		}
-		l.closeErr = errors.Join(l.marker.confirm(l.tail.stored.Load()), l.engine.close())
-		if l.closeErr == nil && l.frozen.get() == nil {
-			l.closeErr = state.save(l.options.Dir)
+		last := max(l.tail.stored.Load(), state.Ends[streamName].Last)
+		l.closeErr = l.engine.close()
+		switch {
+		case err == nil && l.closeErr == nil && l.frozen.get() == nil:
+			l.closeErr = errors.Join(l.marker.settle(last), state.save(l.options.Dir))
+		default:
+			l.closeErr = errors.Join(l.closeErr, l.marker.confirm(last))
 		}
 	})
 	return l.closeErr

@@ -123,6 +123,15 @@ func (m *marker) confirm(stored uint64) error {
 	return m.save(next)
 }
 
+// settle notes what is stored when nothing more will be: what was reserved beyond that was not given out.
+func (m *marker) settle(stored uint64) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := m.mark
+	next.Confirmed, next.Reserved = stored, stored
+	return m.save(next)
+}
+
 // lose notes that all up to a sequence is lost, before the log goes on behind it.
 func (m *marker) lose(last uint64) error {
 	m.mu.Lock()
@@ -206,6 +215,10 @@ func (m *marker) restoreSettings(ctx context.Context, e *engine, config *jetstre
 	blocks, err := blocksOf(m.dir, streamName)
 	if err != nil || len(blocks) > 0 {
 		return err
+	}
+	if m.mark.Confirmed > 0 {
+		m.logger.Error("all of the log is gone: it goes on behind what it had given out, and readers are told of damage",
+			"confirmed", m.mark.Confirmed, "going_on_after", m.mark.Reserved)
 	}
 	config.FirstSeq = m.mark.Reserved + 1
 	return m.lose(m.mark.Reserved)

@@ -29,6 +29,7 @@ func TestLostFilesAreNoticedAtOpen(t *testing.T) {
 		"settings damaged": func(t *testing.T, dir string) {
 			flip(0, 40)(t, filepath.Join(dir, streamsDir, streamName, settingsFile))
 		},
+		"all gone":    func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "jetstream")) },
 		"stream gone": func(t *testing.T, dir string) { remove(t, filepath.Join(dir, streamsDir, streamName)) },
 		"nothing":     func(*testing.T, string) {},
 	} {

@@ -130,7 +130,7 @@ func (r *reader) loop(ctx context.Context, emit func(Step) error) error {
 		switch place {
 		case placeWindow:
 			r.release()
-			err = r.take(b, emit, StateFollowing)
+			err = r.follow(b, emit)
 		case placeBehind:
 			err = r.fetch(ctx, r.log.tail.headInfo().position.Stream, emit)
 		case placeHead:
@@ -161,6 +161,19 @@ func (r *reader) checkHead(ctx context.Context) error {
 
 func (r *reader) atEnd() bool {
 	return r.options.Until != Cursor{} && !r.next.Before(r.options.Until)
+}
+
+// follow yields what is in the window: the records of a batch, or a gap for all damaged ones from there on.
+func (r *reader) follow(b *batch, emit func(Step) error) error {
+	if !b.damaged || r.seen != nil {
+		return r.take(b, emit, StateFollowing)
+	}
+	gap := &Gap{Err: ErrDamaged}
+	for place := placeWindow; place == placeWindow && b.damaged && !r.atEnd(); b, place = r.log.tail.at(r.next) {
+		gap.Batches++
+		r.lastRead, r.next = b.written, Cursor{Stream: b.stream + 1}
+	}
+	return emit(r.step(Step{Gap: gap}, StateFollowing))
 }
 
 // take yields the records of a batch, from the reader's cursor to its end.

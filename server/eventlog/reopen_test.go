@@ -34,7 +34,7 @@ func TestALongEndIsFilled(t *testing.T) {
 	if p.Stream != reserved+1 {
 		t.Errorf("went on at %d, want %d", p.Stream, reserved+1)
 	}
-	const most = (reserved - given) / 10 // what is behind the window is told in larger pieces
+	const most = 2 * (reserved - given) / fetchMessages
 	if found, missing, gaps := readGaps(t, l, Cursor{Stream: 1}, Cursor{Stream: p.Stream + 1}); found != given+1 || missing != reserved-given || len(gaps) > most {
 		t.Errorf("%d read, %d told as missing in %d gaps; want %d, %d and at most %d", found, missing, len(gaps), given+1, reserved-given, most)
 	}
