@@ -224,7 +224,7 @@ func (b *block) spans() []span {
 // is damaged, is believed only if the damaged record does not say by its length, or by its checksum, that it is a part of it.
 func (b *block) nextSound(damaged int, before uint64) int {
 	own := lengthOf(b.data[damaged:])
-	overrun := own == 0 && b.around.last && !b.around.whole && b.isCutShort(damaged, before)
+	overrun := own == 0 && b.around.last && !b.around.whole && before >= b.around.confirmed && b.isCutShort(damaged, before)
 	end, first := len(b.data), 0
 	for at := damaged + 1; at+leastRecord <= len(b.data) && b.work < greatestWork && !b.stopped(); at++ {
 		if !b.follows(at, before) || b.soundAt(at) == 0 {

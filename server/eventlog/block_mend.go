@@ -146,8 +146,9 @@ func (b *block) subjectOf(damaged []byte) string {
 // surroundings are the messages next to a block, in other files; zero if there is none.
 type surroundings struct {
 	before, after storedRecord
-	last          bool // there is no other file behind it
-	whole         bool // and it was written to its end
+	last          bool   // there is no other file behind it
+	whole         bool   // and it was written to its end
+	confirmed     uint64 // a sequence that was stored: no write up to it was interrupted
 }
 
 // mend makes the block one that the engine reads to its end, in memory, and returns what was wrong with it.
@@ -182,8 +183,12 @@ func (b *block) mend() (flaws []flaw) {
 			flaws = append(flaws, f)
 			continue
 		}
+		whole := b.around.whole || before.sequence < b.around.confirmed
+		if p.end && whole && p.after.sequence == 0 {
+			p.after = storedRecord{sequence: b.around.confirmed + 1}
+		}
 		sequence := b.sequence(s, p)
-		if p.end && !b.around.whole && (b.isTorn(s) || sequence == 0) || last && len(damaged) < leastRecord {
+		if p.end && !whole && (b.isTorn(s) || sequence == 0) || last && len(damaged) < leastRecord {
 			f.remedy = remedyCut
 			b.data = b.data[:s.begin]
 			return append(flaws, f)

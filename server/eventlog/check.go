@@ -207,6 +207,9 @@ func (c *checker) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.copyKnowledge(); err != nil {
+		return err
+	}
 	engine, err := c.openCopy(ctx)
 	if err != nil {
 		return err
@@ -348,6 +351,17 @@ func (c *checker) copyFile(name string) error {
 	}
 	_, err = io.Copy(to, from) // on file systems that share blocks between files, this takes no space
 	return errors.Join(err, to.Close())
+}
+
+// copyKnowledge gives the copy what the directory tells of its records, so that it is mended as the directory would be.
+func (c *checker) copyKnowledge() error {
+	if err := writeStopped(c.copy, stopped{Ends: readStopped(c.dir).Ends}); err != nil {
+		return err
+	}
+	if err := c.copyFile(markFile); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // copyRecords copies the streams' records, in the place of those of the empty streams that the copy has now.

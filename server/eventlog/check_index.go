@@ -122,28 +122,20 @@ type goneBlock struct {
 	path string
 }
 
-// goneBlocks returns the files of a stream that are gone, in order. An index that is older than the records says nothing, as a kill leaves
-// it: what it knows may have been removed since. The engine begins a new file before it removes the last.
-func goneBlocks(dir, stream string) (gone []goneBlock) {
+// goneBlocks returns the files of a stream that are gone, in order. It takes a stop in order to know, with nil for none: the engine's index
+// is of any earlier time else, and what it tells of may have been removed since.
+func goneBlocks(dir, stream string, end *streamEnd) (gone []goneBlock) {
 	records := recordsPath(dir, stream)
 	data, err := os.ReadFile(filepath.Join(records, indexFile))
-	if err != nil {
-		return nil // it is made anew
+	if err != nil || end == nil {
+		return nil
 	}
 	index, err := parseIndex(stream, data)
-	blocks, listErr := blocksOf(dir, stream)
-	if err != nil || listErr != nil || len(index.blocks) == 0 {
+	if err != nil {
 		return nil
 	}
 	pathOf := func(b indexedBlock) string {
 		return filepath.Join(records, strconv.FormatUint(b.number, 10)+blockSuffix)
-	}
-	newest := pathOf(index.blocks[len(index.blocks)-1])
-	if len(blocks) > 0 && compareBlocks(blocks[len(blocks)-1], newest) > 0 {
-		return nil
-	}
-	if end, err := os.ReadFile(newest); err == nil && !bytes.HasSuffix(end, index.last[:]) {
-		return nil
 	}
 	for _, b := range index.blocks {
 		if _, err := os.Stat(pathOf(b)); b.messages > 0 && errors.Is(err, fs.ErrNotExist) {
@@ -155,7 +147,7 @@ func goneBlocks(dir, stream string) (gone []goneBlock) {
 
 // compareIndex reports files of records that are gone.
 func (c *checker) compareIndex(s *checkedStream) {
-	for _, b := range goneBlocks(c.dir, s.name) {
+	for _, b := range goneBlocks(c.dir, s.name, readStopped(c.dir).endOf(s.name)) {
 		s.gone = append(s.gone, b)
 		c.report(Problem{Stream: s.name, File: filepath.Join(streamsDir, s.name, recordsDir, filepath.Base(b.path)), First: b.first, Last: b.last,
 			Index: -1, What: fmt.Sprintf("the file is missing: %d records", b.messages), Meaning: s.lost})

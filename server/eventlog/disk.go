@@ -129,6 +129,7 @@ type blockEnd struct {
 func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled, error) {
 	result := settled{ends: make(map[string]blockEnd)}
 	files, before := make(map[string][]string), readStopped(dir)
+	marked, _, _ := readMark(dir) // a damaged one is told of when the log is opened
 	progress := &startProgress{logger: logger, told: time.Now()}
 	for _, stream := range streamNames {
 		blocks, err := blocksOf(dir, stream)
@@ -145,7 +146,7 @@ func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled,
 	for _, stream := range streamNames {
 		blocks := files[stream]
 		end := before.endOf(stream)
-		states, flaws, err := mender{dir, progress.seen}.run(ctx, recordFormats[stream], blocks, end)
+		states, flaws, err := mender{dir, marked, progress.seen}.run(ctx, recordFormats[stream], blocks, end)
 		if err != nil {
 			return settled{}, err
 		}
@@ -180,7 +181,7 @@ func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled,
 
 // reportGone tells of files of records that are gone, and of an end that is.
 func reportGone(dir, stream string, states []blockState, end *streamEnd, logger *slog.Logger) []goneBlock {
-	gone := goneBlocks(dir, stream)
+	gone := goneBlocks(dir, stream, end)
 	for _, b := range gone {
 		logger.Error("a file of records is gone", "file", b.path, "records", b.messages, "first_stream_sequence", b.first, "last_stream_sequence", b.last)
 	}
@@ -350,13 +351,13 @@ func syncDir(dir string) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// reportCut tells which files of records end earlier than before the engine opened them: it cuts them off at the first record that it
-// cannot read, and after they were mended there should be none. It reports whether the log itself is concerned. A file that is shorter and
-// ends with the same sequence, as a record or as the mark that it was removed, has lost what has expired.
-func (s settled) reportCut(logger *slog.Logger) (log bool) {
+// reportCut tells which files of the log end earlier than before the engine opened them: it cuts them off at the first record that it
+// cannot read, and after they were mended there should be none. It reports whether there is one. A file that is shorter and ends with the
+// same sequence has lost what has expired. In the other streams, what was removed may be the end of a file.
+func (s settled) reportCut(logger *slog.Logger) (cut bool) {
 	for path, end := range s.ends {
 		info, err := os.Stat(path)
-		if err != nil || info.Size() >= end.size {
+		if end.stream != streamName || err != nil || info.Size() >= end.size {
 			continue
 		}
 		if b, err := readBlock(recordFormats[end.stream], path, surroundings{}); err == nil && b.state().highest >= end.highest {
@@ -364,9 +365,9 @@ func (s settled) reportCut(logger *slog.Logger) (log bool) {
 		}
 		logger.Error("the engine cut off a file of records at one that it could not read: what followed is lost",
 			"file", path, "bytes", end.size-info.Size())
-		log = log || end.stream == streamName
+		cut = true
 	}
-	return log
+	return cut
 }
 
 // nameSync syncs the names of a stream's files when there are new ones. The engine syncs the contents of a new file, but not

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
@@ -49,7 +50,8 @@ type engine struct {
 	flaws   []flaw               // of the files, as they were found
 	// lostPlaces are those of groups whose files were damaged, or damaged earlier and not made anew.
 	lostPlaces []groupPlace
-	cut        bool // the engine has cut off records of the log when it opened them
+	cut        bool                      // the engine has cut off records of the log when it opened them
+	stored     map[string]*atomic.Uint64 // by stream: the last sequence that is known to be stored
 
 	broken context.Context // ends when the embedded server says that it cannot write any more; the cause is what it said
 	giveUp context.CancelCauseFunc
@@ -154,7 +156,10 @@ func (e *engine) awaitReady(ctx context.Context) error {
 }
 
 func newEngine(conn *nats.Conn, e *engine) (*engine, error) {
-	e.conn = conn
+	e.conn, e.stored = conn, make(map[string]*atomic.Uint64)
+	for _, stream := range streamNames {
+		e.stored[stream] = new(atomic.Uint64)
+	}
 	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(10*time.Second))
 	if err != nil {
 		return nil, errors.Join(err, e.close())
@@ -181,8 +186,15 @@ func (e *engine) publish(ctx context.Context, msg *nats.Msg, options ...jetstrea
 			return nil, fmt.Errorf("sync the names of the log's files: %w", err)
 		}
 	}
+	if stored := e.stored[ack.Stream]; stored != nil {
+		for last := stored.Load(); last < ack.Sequence && !stored.CompareAndSwap(last, ack.Sequence); last = stored.Load() {
+		}
+	}
 	return ack, nil
 }
+
+// lastStored returns the last sequence of a stream that this process knows to be stored; 0 if it has stored nothing.
+func (e *engine) lastStored(stream string) uint64 { return e.stored[stream].Load() }
 
 // syncNames makes the directories of the streams durable, from the records up to the data directory.
 func (e *engine) syncNames() error {

@@ -291,6 +291,7 @@ func open(ctx context.Context, options Options, engine *engine) (*Log, error) {
 	var marker *marker
 	if engine.embedded() {
 		marker = openMarker(options.Dir, options.Logger)
+		marker.last = engine.lastStored
 	}
 	stream, id, err := openStream(ctx, engine, options, marker)
 	if err != nil {
@@ -382,8 +383,12 @@ func (l *Log) Close() error {
 		if err != nil { // the next start takes this for a crash
 			l.options.Logger.Warn("how the log was left is not noted", "error", err)
 		}
-		last := max(l.tail.stored.Load(), state.Ends[streamName].Last)
 		l.closeErr = l.engine.close()
+		for stream, end := range state.Ends { // something may have been stored meanwhile
+			end.Last = max(end.Last, l.engine.lastStored(stream))
+			state.Ends[stream] = end
+		}
+		last := max(l.tail.stored.Load(), l.engine.lastStored(streamName), state.Ends[streamName].Last)
 		switch {
 		case err == nil && l.closeErr == nil && l.frozen.get() == nil:
 			l.closeErr = errors.Join(l.marker.settle(last), state.save(l.options.Dir))

@@ -37,16 +37,35 @@ type mark struct {
 	Confirmed uint64 `json:"confirmed"`
 	// Reserved is a bound: no greater stream sequence was ever given out.
 	Reserved uint64 `json:"reserved"`
+	// Quarantined, Grouped and Parked are sequences of the other streams that were stored. More may have been.
+	Quarantined uint64 `json:"quarantined,omitempty"`
+	Grouped     uint64 `json:"grouped,omitempty"`
+	Parked      uint64 `json:"parked,omitempty"`
 	// Lost is a bound, too: of what is not there up to this stream sequence, some was lost rather than deleted by its age or size. 0:
 	// nothing was.
 	Lost uint64 `json:"lost,omitempty"`
+}
+
+// confirmed returns a sequence of a stream that was stored: what follows it may be an interrupted write.
+func (m mark) confirmed(stream string) uint64 {
+	switch stream {
+	case streamName:
+		return m.Confirmed
+	case quarantineStream:
+		return m.Quarantined
+	case groupsStream:
+		return m.Grouped
+	default:
+		return m.Parked
+	}
 }
 
 // marker keeps the mark of a directory.
 type marker struct {
 	dir    string
 	logger *slog.Logger
-	found  bool // there was a mark when the log was opened
+	found  bool                       // there was a mark when the log was opened
+	last   func(stream string) uint64 // the last sequence of another stream that is known to be stored
 
 	mu   sync.Mutex
 	mark mark // mu; as it is on disk
@@ -72,7 +91,7 @@ func readMark(dir string) (m mark, found bool, err error) {
 
 // openMarker reads the mark. One that cannot be read is written anew: it protects against what did not happen at the same time.
 func openMarker(dir string, logger *slog.Logger) *marker {
-	m := &marker{dir: dir, logger: logger}
+	m := &marker{dir: dir, logger: logger, last: func(string) uint64 { return 0 }}
 	var err error
 	if m.mark, m.found, err = readMark(dir); err != nil {
 		logger.Error("the mark of the log is damaged and will be written anew", "error", err)
@@ -82,6 +101,7 @@ func openMarker(dir string, logger *slog.Logger) *marker {
 
 // save makes a mark durable, whole or not at all. The caller holds mu.
 func (m *marker) save(next mark) error {
+	next.Quarantined, next.Grouped, next.Parked = max(next.Quarantined, m.last(quarantineStream)), max(next.Grouped, m.last(groupsStream)), max(next.Parked, m.last(parkedStream))
 	if next == m.mark {
 		return nil
 	}
@@ -194,6 +214,15 @@ func (m *marker) openStream(ctx context.Context, e *engine, config jetstream.Str
 	next := mark{LogID: id.String(), Confirmed: info.State.LastSeq, Reserved: info.State.LastSeq + reserveStep}
 	if id.String() == m.mark.LogID {
 		next.Lost = m.mark.Lost
+	}
+	// What the engine has is what there is: the others are not restored.
+	for stream, at := range map[string]*uint64{quarantineStream: &next.Quarantined, groupsStream: &next.Grouped, parkedStream: &next.Parked} {
+		switch other, err := e.js.Stream(ctx, stream); {
+		case err == nil:
+			*at = other.CachedInfo().State.LastSeq
+		case !errors.Is(err, jetstream.ErrStreamNotFound):
+			return nil, logID{}, err
+		}
 	}
 	return stream, id, m.save(next)
 }

@@ -63,6 +63,7 @@ func (b *block) state() (state blockState) {
 // mender reads the files of records before the engine does, and mends those that are damaged.
 type mender struct {
 	dir  string            // of the log
+	mark mark              // of the log; zero if there is none
 	seen func(bytes int64) // is told how much was read
 }
 
@@ -71,7 +72,7 @@ type mender struct {
 func (m mender) run(ctx context.Context, format recordFormat, paths []string, stopped *streamEnd) (states []blockState, flaws []flaw, err error) {
 	flawed := false
 	for i, path := range paths {
-		b, err := readBlock(format, path, around(states, i, len(paths)))
+		b, err := readBlock(format, path, m.around(format, states, i, len(paths)))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -98,7 +99,7 @@ func (m mender) run(ctx context.Context, format recordFormat, paths []string, st
 		if !states[i].flawed {
 			continue
 		}
-		surroundings := around(states, i, len(paths))
+		surroundings := m.around(format, states, i, len(paths))
 		if surroundings.last && stopped != nil && stopped.File == filepath.Base(path) {
 			surroundings.whole = true
 			surroundings.after = storedRecord{sequence: stopped.Last + 1}
@@ -113,8 +114,8 @@ func (m mender) run(ctx context.Context, format recordFormat, paths []string, st
 }
 
 // around returns the surroundings of one of so many files of a stream, as far as the others were read.
-func around(states []blockState, i, files int) (around surroundings) {
-	around.last = i == files-1
+func (m mender) around(format recordFormat, states []blockState, i, files int) (around surroundings) {
+	around.last, around.confirmed = i == files-1, m.mark.confirmed(format.stream)
 	for _, state := range slices.Backward(states[:i]) {
 		if around.before = state.last; around.before.size > 0 {
 			break

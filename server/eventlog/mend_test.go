@@ -22,7 +22,7 @@ func mendDir(t *testing.T, dir, stream string) []flaw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, flaws, err := mender{dir, func(int64) {}}.run(t.Context(), recordFormats[stream], paths, nil)
+	_, flaws, err := mender{dir: dir, seen: func(int64) {}}.run(t.Context(), recordFormats[stream], paths, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +166,8 @@ func TestWhatFollowsDamageOutlivesAKill(t *testing.T) {
 		"megabytes":                      {"2.blk", zero(1<<20, 3<<20), 31},
 		"a length and something later":   {"1.blk", both(flip(3, 1), flip(50, 5000)), 1},
 		"two heads":                      {"1.blk", both(flip(3, 3), flip(50, 4+6)), 0},
+		"beyond the end, and a torn end": {"3.blk", both(longer(35), cutOff(10)), 1},
+		"beyond the end, and contents":   {"3.blk", both(longer(35), flip(35, 5000)), 1},
 		"a record's length and contents": {"1.blk", both(both(flip(3, 1), flip(3, 5000)), flip(9, 5000)), 2},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -173,6 +175,15 @@ func TestWhatFollowsDamageOutlivesAKill(t *testing.T) {
 			for state, sound := range map[string]string{"stopped": stopped, "killed": killed} {
 				dir := filepath.Join(t.TempDir(), "log")
 				copyDir(t, sound, dir)
+				if state == "killed" { // not in the first second
+					mark, err := os.ReadFile(filepath.Join(stopped, markFile))
+					if err == nil {
+						err = os.WriteFile(filepath.Join(dir, markFile), mark, 0o600)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
 				tt.harm(t, filepath.Join(recordsPath(dir, streamName), tt.block))
 				flip(9, 60)(t, filepath.Join(recordsPath(dir, quarantineStream), "1.blk"))
 				l := openLog(t, Options{Dir: dir, NoSync: true})
@@ -224,6 +235,25 @@ func zero(offset, size int) damage {
 			err = os.WriteFile(path, data, 0o600)
 		}
 		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// longer makes a record say that it is longer by a mebibyte.
+func longer(record int) damage {
+	return func(t *testing.T, path string) {
+		t.Helper()
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := 0
+		for range record {
+			at += lengthOf(data[at:])
+		}
+		data[at+2] ^= 1 << 4
+		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
