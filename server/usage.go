@@ -65,6 +65,7 @@ func (u *usage) learnBack(ctx context.Context, oldest time.Time) error {
 	}
 	// The secrets of the start: one that got a new value meanwhile under its name has no part in what the log says.
 	uses := u.front.Uses()
+	whole := true // all up to the head could be read
 	for end, read := info.Next, 0; first.Before(end); {
 		if read >= maxUsesRead || allSeen(uses) {
 			return nil
@@ -73,14 +74,21 @@ func (u *usage) learnBack(ctx context.Context, oldest time.Time) error {
 		if end.Stream > first.Stream+usesStretch {
 			begin = eventlog.Cursor{Stream: end.Stream - usesStretch}
 		}
-		since, count, err := u.learnStretch(ctx, uses, begin, end)
+		since, count, gap, err := u.learnStretch(ctx, uses, begin, end)
 		if err != nil {
 			return err
 		}
-		if count > 0 {
+		if whole && !since.IsZero() {
 			u.setSince(since)
 		}
+		if gap != nil && whole {
+			whole = false // what was used is still worth knowing
+			u.logger.Warn("a part of the log cannot be read: uses of secrets before it are known in part", "error", gap)
+		}
 		end, read = begin, read+count
+	}
+	if !whole {
+		return nil
 	}
 	if oldest.Before(info.FirstWritten) {
 		oldest = info.FirstWritten
@@ -89,22 +97,24 @@ func (u *usage) learnBack(ctx context.Context, oldest time.Time) error {
 	return nil
 }
 
-// learnStretch reads a part of the log. It returns when that begins, and how many notifications it holds.
-func (u *usage) learnStretch(ctx context.Context, uses *webhook.Uses, begin, end eventlog.Cursor) (since time.Time, count int, err error) {
+// learnStretch reads a part of the log. It returns when that begins, and how many notifications it holds; if something cannot be read, what,
+// and when what follows begins.
+func (u *usage) learnStretch(ctx context.Context, uses *webhook.Uses, begin, end eventlog.Cursor) (since time.Time, count int, gap, err error) {
 	for step, err := range u.log.Read(ctx, begin, eventlog.ReadOptions{Until: end, Pulse: time.Second}) {
 		switch {
 		case err != nil:
-			return since, count, err
+			return since, count, gap, err
 		case step.Gap != nil:
-			return since, count, fmt.Errorf("before %d: %w", step.Next.Stream, step.Gap.Err)
+			since, gap = time.Time{}, fmt.Errorf("before %d: %w", step.Next.Stream, step.Gap.Err)
 		}
 		for _, record := range step.Records {
 			n, err := record.Notification()
 			if err != nil {
-				return since, count, err
+				since, gap = time.Time{}, err
+				continue
 			}
 			uses.Learn(n)
-			if count++; count == 1 {
+			if count++; since.IsZero() {
 				since = n.GetReceivedAt().AsTime()
 				if released := n.GetReleasedAt(); released != nil { // it was written long after it had been received
 					since = released.AsTime()
@@ -112,7 +122,7 @@ func (u *usage) learnStretch(ctx context.Context, uses *webhook.Uses, begin, end
 			}
 		}
 	}
-	return since, count, nil
+	return since, count, gap, nil
 }
 
 func allSeen(uses *webhook.Uses) bool {

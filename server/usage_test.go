@@ -3,6 +3,8 @@ package server_test
 import (
 	"bytes"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -100,6 +102,24 @@ func TestUsesSurviveARestart(t *testing.T) {
 	}
 	if !want["hmac"].IsZero() || want["hmac-before"].IsZero() {
 		t.Errorf("%v before the restart", want)
+	}
+
+	// What was used before something that is damaged is known all the same, and that nothing else was is not claimed.
+	g.stop(t)
+	path := filepath.Join(config.Log.Dir, "jetstream", "$G", "streams", "LINKSGATE_NOTIFICATIONS", "msgs", "1.blk")
+	block, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := bytes.Index(block[len(block)/2:], []byte("text_message"))
+	block[len(block)/2+body] ^= 1
+	if err := os.WriteFile(path, block, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g = startGateway(t, config)
+	eventually(t, "all of the log has been read", func() bool { return g.lastUsed(t)["hmac-before"].Equal(want["hmac-before"]) })
+	if since := g.secrets(t).ObservedSince; !since.After(first) {
+		t.Errorf("observed since %v, the beginning, and something in between is damaged", since)
 	}
 }
 
