@@ -155,7 +155,7 @@ func (s *scene) parked() int {
 	s.must(err)
 	defer func() { _ = client.Close() }()
 	listed, err := linksgatev1.NewGroupServiceClient(client).ListParked(s.ctx, &linksgatev1.ListParkedRequest{Group: workers, PageSize: 1000})
-	if status.Code(err) == codes.NotFound && s.reported.Groups {
+	if code := status.Code(err); s.reported.Groups && (code == codes.NotFound || code == codes.DataLoss) {
 		return 0
 	}
 	s.must(err)
