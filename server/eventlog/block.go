@@ -168,10 +168,10 @@ func (b *block) checksum(record []byte, subject, message int) []byte {
 
 // span is a part of a block: a run of sound records, or a place without any.
 type span struct {
-	begin, end  int
-	sound       bool
-	first, last storedRecord // of those that are messages; zero if there is none
-	highest     uint64       // sequence, also of what was removed
+	begin, end int
+	sound      bool
+	first      storedRecord // of those that are messages; zero if there is none
+	last       storedRecord // the one with the highest sequence, which may be the mark of a removal; zero if there is none
 }
 
 // spans divides the block.
@@ -186,16 +186,14 @@ func (b *block) spans() []span {
 				break
 			}
 			at += r.size
-			run.highest = max(run.highest, r.sequence)
-			if r.removed {
-				continue
-			}
-			if run.first.size == 0 {
+			if run.first.size == 0 && !r.removed {
 				run.first = r
 			}
-			run.last = r
+			if r.sequence >= run.last.sequence {
+				run.last = r
+			}
 		}
-		if before = max(before, run.highest); at > run.begin {
+		if before = max(before, run.last.sequence); at > run.begin {
 			run.end = at
 			spans = append(spans, run)
 		}
@@ -224,7 +222,7 @@ func (b *block) spans() []span {
 // is damaged, is believed only if the damaged record does not say by its length, or by its checksum, that it is a part of it.
 func (b *block) nextSound(damaged int, before uint64) int {
 	own := lengthOf(b.data[damaged:])
-	overrun := own == 0 && b.around.last && !b.around.whole && before >= b.around.confirmed && b.isCutShort(damaged, before)
+	overrun := own == 0 && b.around.last && before >= b.around.confirmed && b.isCutShort(damaged, before)
 	end, first := len(b.data), 0
 	for at := damaged + 1; at+leastRecord <= len(b.data) && b.work < greatestWork && !b.stopped(); at++ {
 		if !b.follows(at, before) || b.soundAt(at) == 0 {

@@ -8,7 +8,7 @@ import (
 
 // site is what is known of the surroundings of a damaged place.
 type site struct {
-	before, after storedRecord // the messages next to it, in this block or another; zero if there is none
+	before, after storedRecord // the records next to it, in this block or another; zero if there is none
 	end           bool         // it is the end of the stream
 }
 
@@ -70,10 +70,10 @@ func (b *block) isTorn(s span) bool {
 
 // sequence returns the sequence of what seals a damaged place; 0 if no message is missing there.
 func (b *block) sequence(s span, p site) uint64 {
-	own := uint64(0)
-	if s.end-s.begin >= leastRecord {
-		own = binary.LittleEndian.Uint64(b.data[s.begin+4:]) & sequenceMask
+	if s.end-s.begin < leastRecord+len(b.format.subjects[0]) {
+		return 0 // too short for a message
 	}
+	own := binary.LittleEndian.Uint64(b.data[s.begin+4:]) & sequenceMask
 	next := p.before.sequence + 1
 	switch {
 	case p.before.sequence == 0 && p.after.sequence == 0: // nothing to compare with
@@ -143,12 +143,11 @@ func (b *block) subjectOf(damaged []byte) string {
 	return string(name)
 }
 
-// surroundings are the messages next to a block, in other files; zero if there is none.
+// surroundings are what is known of the other files of a block's stream.
 type surroundings struct {
-	before, after storedRecord
-	last          bool   // there is no other file behind it
-	whole         bool   // and it was written to its end
-	confirmed     uint64 // a sequence that was stored: no write up to it was interrupted
+	before, after storedRecord // next to it; zero if there is none
+	last          bool         // there is no other file behind it
+	confirmed     uint64       // a sequence that was stored: no write up to it was interrupted
 }
 
 // mend makes the block one that the engine reads to its end, in memory, and returns what was wrong with it.
@@ -157,7 +156,7 @@ func (b *block) mend() (flaws []flaw) {
 	before := b.around.before
 	for i, s := range spans {
 		if s.sound {
-			if s.last.size > 0 {
+			if s.last.sequence > before.sequence {
 				before = s.last
 			}
 			continue
@@ -177,18 +176,18 @@ func (b *block) mend() (flaws []flaw) {
 		damaged := b.data[s.begin:s.end]
 		if whole, ok := b.repair(damaged, p); ok {
 			copy(damaged, whole)
-			if r, _ := b.parse(whole); !r.removed {
+			if r, _ := b.parse(whole); r.sequence > before.sequence {
 				before = r
 			}
 			flaws = append(flaws, f)
 			continue
 		}
-		whole := b.around.whole || before.sequence < b.around.confirmed
-		if p.end && whole && p.after.sequence == 0 {
+		confirmed := before.sequence < b.around.confirmed
+		if p.end && confirmed {
 			p.after = storedRecord{sequence: b.around.confirmed + 1}
 		}
 		sequence := b.sequence(s, p)
-		if p.end && !whole && (b.isTorn(s) || sequence == 0) || last && len(damaged) < leastRecord {
+		if p.end && !confirmed && (b.isTorn(s) || sequence == 0) || last && len(damaged) < leastRecord {
 			f.remedy = remedyCut
 			b.data = b.data[:s.begin]
 			return append(flaws, f)

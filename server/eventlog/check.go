@@ -149,6 +149,7 @@ type checker struct {
 	summary   Summary
 	reported  time.Time // when progress was told last
 
+	before  stopped
 	places  []groupPlace // that are damaged, and known all the same
 	mark    mark         // of the log, if marked
 	marked  bool
@@ -191,6 +192,7 @@ func (c *checker) run(ctx context.Context) error {
 			lost: "no longer parked; it is in the log, unless it has expired there"},
 	}
 	c.mark, c.marked, c.markErr = readMark(c.dir)
+	c.before = readStopped(c.dir)
 	id, err := c.openSettings(ctx, streams)
 	if err != nil {
 		return err
@@ -207,7 +209,7 @@ func (c *checker) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.copyKnowledge(); err != nil {
+	if err := c.copyFile(markFile); err != nil && !errors.Is(err, fs.ErrNotExist) { // it takes part in the mending
 		return err
 	}
 	engine, err := c.openCopy(ctx)
@@ -240,7 +242,7 @@ func (c *checker) checkConsumers(stream string) error {
 // checkPlaces reports groups whose place is not as it was when the gateway was stopped.
 func (c *checker) checkPlaces() error {
 	var err error
-	c.places, err = damagedPlaces(c.dir, readStopped(c.dir).Places)
+	c.places, err = damagedPlaces(c.dir, c.before.Places)
 	for _, p := range c.places {
 		c.report(Problem{Stream: p.Stream, File: filepath.Join(streamsDir, p.Stream, consumersDir, p.Consumer, consumerStateFile), Index: -1,
 			What:    "the place of a group is not as it was when the gateway was stopped",
@@ -351,17 +353,6 @@ func (c *checker) copyFile(name string) error {
 	}
 	_, err = io.Copy(to, from) // on file systems that share blocks between files, this takes no space
 	return errors.Join(err, to.Close())
-}
-
-// copyKnowledge gives the copy what the directory tells of its records, so that it is mended as the directory would be.
-func (c *checker) copyKnowledge() error {
-	if err := writeStopped(c.copy, stopped{Ends: readStopped(c.dir).Ends}); err != nil {
-		return err
-	}
-	if err := c.copyFile(markFile); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // copyRecords copies the streams' records, in the place of those of the empty streams that the copy has now.

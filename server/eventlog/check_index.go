@@ -29,22 +29,16 @@ type indexedBlock struct {
 	messages    uint64
 }
 
-// streamIndex is what the index knows of a stream's files, in order.
-type streamIndex struct {
-	blocks []indexedBlock
-	last   [checksumSize]byte // checksum, of the last file
-}
-
-// parseIndex reads the index of a stream.
-func parseIndex(stream string, data []byte) (streamIndex, error) {
+// parseIndex reads what the index of a stream knows of its files, in order.
+func parseIndex(stream string, data []byte) ([]indexedBlock, error) {
 	hash, err := newHash(stream)
 	if err != nil || len(data) < 2+checksumSize {
-		return streamIndex{}, errors.Join(errIndex, err)
+		return nil, errors.Join(errIndex, err)
 	}
 	body, sum := data[:len(data)-checksumSize], data[len(data)-checksumSize:]
 	_, _ = hash.Write(body)
 	if !bytes.Equal(hash.Sum(nil), sum) || body[0] != indexMark || body[1] != indexVersion {
-		return streamIndex{}, errIndex
+		return nil, errIndex
 	}
 	r := indexReader{data: body[2:]}
 	r.skip(6) // of the stream: messages, bytes, first and last with their times
@@ -52,7 +46,7 @@ func parseIndex(stream string, data []byte) (streamIndex, error) {
 		r.bytes(r.next())
 		r.skip(3)
 	}
-	var index streamIndex
+	var known []indexedBlock
 	for blocks := r.next(); blocks > 0 && r.err == nil; blocks-- {
 		b := indexedBlock{number: r.next()}
 		r.skip(1) // bytes
@@ -66,11 +60,9 @@ func parseIndex(stream string, data []byte) (streamIndex, error) {
 			r.removed()
 		}
 		b.messages = b.last + 1 - b.first - min(removed, b.last+1-b.first)
-		index.blocks = append(index.blocks, b)
+		known = append(known, b)
 	}
-	r.skip(1) // the last file's number
-	copy(index.last[:], r.bytes(checksumSize))
-	return index, r.err
+	return known, r.err
 }
 
 // indexReader reads an index. The first error is kept.
@@ -122,22 +114,22 @@ type goneBlock struct {
 	path string
 }
 
-// goneBlocks returns the files of a stream that are gone, in order. It takes a stop in order to know, with nil for none: the engine's index
-// is of any earlier time else, and what it tells of may have been removed since.
-func goneBlocks(dir, stream string, end *streamEnd) (gone []goneBlock) {
+// goneBlocks returns the files of a stream that are gone, in order. It takes a stop in order to know: the engine's index is of any earlier
+// time else, and what it tells of may have been removed since.
+func goneBlocks(dir, stream string, before stopped) (gone []goneBlock) {
 	records := recordsPath(dir, stream)
 	data, err := os.ReadFile(filepath.Join(records, indexFile))
-	if err != nil || end == nil {
+	if err != nil || !before.InOrder {
 		return nil
 	}
-	index, err := parseIndex(stream, data)
+	known, err := parseIndex(stream, data)
 	if err != nil {
 		return nil
 	}
 	pathOf := func(b indexedBlock) string {
 		return filepath.Join(records, strconv.FormatUint(b.number, 10)+blockSuffix)
 	}
-	for _, b := range index.blocks {
+	for _, b := range known {
 		if _, err := os.Stat(pathOf(b)); b.messages > 0 && errors.Is(err, fs.ErrNotExist) {
 			gone = append(gone, goneBlock{b, pathOf(b)})
 		}
@@ -147,7 +139,7 @@ func goneBlocks(dir, stream string, end *streamEnd) (gone []goneBlock) {
 
 // compareIndex reports files of records that are gone.
 func (c *checker) compareIndex(s *checkedStream) {
-	for _, b := range goneBlocks(c.dir, s.name, readStopped(c.dir).endOf(s.name)) {
+	for _, b := range goneBlocks(c.dir, s.name, c.before) {
 		s.gone = append(s.gone, b)
 		c.report(Problem{Stream: s.name, File: filepath.Join(streamsDir, s.name, recordsDir, filepath.Base(b.path)), First: b.first, Last: b.last,
 			Index: -1, What: fmt.Sprintf("the file is missing: %d records", b.messages), Meaning: s.lost})

@@ -111,7 +111,6 @@ func freeSpace(dir string) (uint64, error) {
 type settled struct {
 	ends       map[string]blockEnd // where the files of records end, by path
 	flaws      []flaw
-	gone       []goneBlock  // files of records
 	lostPlaces []groupPlace // of groups, whose files were damaged
 }
 
@@ -145,18 +144,18 @@ func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled,
 	}
 	for _, stream := range streamNames {
 		blocks := files[stream]
-		end := before.endOf(stream)
-		states, flaws, err := mender{dir, marked, progress.seen}.run(ctx, recordFormats[stream], blocks, end)
+		gone := goneBlocks(dir, stream, before) // before the index is removed
+		states, flaws, err := mender{dir, recordFormats[stream], marked.confirmed(stream), progress.seen}.run(ctx, blocks)
 		if err != nil {
 			return settled{}, err
 		}
-		result.gone = append(result.gone, reportGone(dir, stream, states, end, logger)...)
+		reportGone(stream, gone, states, marked.confirmed(stream), logger)
 		for i, block := range blocks {
 			info, err := os.Stat(block)
 			if err != nil {
 				return settled{}, err
 			}
-			result.ends[block] = blockEnd{stream, info.Size(), states[i].highest}
+			result.ends[block] = blockEnd{stream, info.Size(), states[i].last.sequence}
 		}
 		for _, f := range flaws {
 			f.log(logger)
@@ -180,19 +179,17 @@ func settleFiles(ctx context.Context, dir string, logger *slog.Logger) (settled,
 }
 
 // reportGone tells of files of records that are gone, and of an end that is.
-func reportGone(dir, stream string, states []blockState, end *streamEnd, logger *slog.Logger) []goneBlock {
-	gone := goneBlocks(dir, stream, end)
+func reportGone(stream string, gone []goneBlock, states []blockState, confirmed uint64, logger *slog.Logger) {
 	for _, b := range gone {
 		logger.Error("a file of records is gone", "file", b.path, "records", b.messages, "first_stream_sequence", b.first, "last_stream_sequence", b.last)
 	}
-	highest := uint64(0)
+	last := uint64(0)
 	for _, state := range states {
-		highest = max(highest, state.highest)
+		last = max(last, state.last.sequence)
 	}
-	if end != nil && highest < end.Last && stream != streamName && len(gone) == 0 { // the log has its mark
-		logger.Error("the end of a stream is gone", "stream", stream, "last_stream_sequence", highest, "at_the_stop", end.Last)
+	if last < confirmed && stream != streamName && len(gone) == 0 { // of the log itself it is told when that is opened
+		logger.Error("the end of a stream is gone", "stream", stream, "last_stream_sequence", last, "confirmed", confirmed)
 	}
-	return gone
 }
 
 // removeDamagedSettings removes the settings of consumers that are damaged. The engine does not look at their checksum: it would take the
@@ -360,7 +357,7 @@ func (s settled) reportCut(logger *slog.Logger) (cut bool) {
 		if end.stream != streamName || err != nil || info.Size() >= end.size {
 			continue
 		}
-		if b, err := readBlock(recordFormats[end.stream], path, surroundings{}); err == nil && b.state().highest >= end.highest {
+		if b, err := readBlock(recordFormats[end.stream], path, surroundings{}); err == nil && b.state().last.sequence >= end.highest {
 			continue
 		}
 		logger.Error("the engine cut off a file of records at one that it could not read: what followed is lost",

@@ -187,10 +187,15 @@ func (e *engine) publish(ctx context.Context, msg *nats.Msg, options ...jetstrea
 		}
 	}
 	if stored := e.stored[ack.Stream]; stored != nil {
-		for last := stored.Load(); last < ack.Sequence && !stored.CompareAndSwap(last, ack.Sequence); last = stored.Load() {
-		}
+		raise(stored, ack.Sequence)
 	}
 	return ack, nil
+}
+
+// raise makes a number at least as great as another one.
+func raise(number *atomic.Uint64, least uint64) {
+	for old := number.Load(); old < least && !number.CompareAndSwap(old, least); old = number.Load() {
+	}
 }
 
 // lastStored returns the last sequence of a stream that this process knows to be stored; 0 if it has stored nothing.

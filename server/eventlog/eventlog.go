@@ -365,7 +365,7 @@ func (l *Log) awaitHead(ctx context.Context, state jetstream.StreamState) error 
 	return l.tail.waitHead(ctx, state.LastSeq)
 }
 
-// stopTime bounds how long closing looks for what is to be noted of it.
+// stopTime bounds how long closing looks for the places of groups.
 const stopTime = 5 * time.Second
 
 // Close writes what was handed to Append before, ends all readers with ErrClosed and shuts the engine down. It is bounded in
@@ -379,22 +379,17 @@ func (l *Log) Close() error {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 		defer cancel()
-		state, err := l.stopState(ctx)
+		places, err := l.groups.places(ctx)
 		if err != nil { // the next start takes this for a crash
 			l.options.Logger.Warn("how the log was left is not noted", "error", err)
 		}
 		l.closeErr = l.engine.close()
-		for stream, end := range state.Ends { // something may have been stored meanwhile
-			end.Last = max(end.Last, l.engine.lastStored(stream))
-			state.Ends[stream] = end
-		}
-		last := max(l.tail.stored.Load(), l.engine.lastStored(streamName), state.Ends[streamName].Last)
-		switch {
-		case err == nil && l.closeErr == nil && l.frozen.get() == nil:
-			l.closeErr = errors.Join(l.marker.settle(last), state.save(l.options.Dir))
-		default:
+		last := max(l.tail.stored.Load(), l.engine.lastStored(streamName)) // something may have been stored meanwhile
+		if err != nil || l.closeErr != nil || l.frozen.get() != nil {
 			l.closeErr = errors.Join(l.closeErr, l.marker.confirm(last))
+			return
 		}
+		l.closeErr = errors.Join(l.marker.settle(last), noteStop(l.options.Dir, places))
 	})
 	return l.closeErr
 }

@@ -173,7 +173,7 @@ func (g *Groups) createDurable(ctx context.Context, record *linksgatev1.GroupRec
 		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
-		consumer, err = g.stream(source).CreateConsumer(ctx, g.consumerConfig(record, source))
+		consumer, err = g.stream(source).CreateConsumer(ctx, config)
 	}
 	if err != nil || g.log.options.NoSync {
 		return consumer, err

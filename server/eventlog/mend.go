@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -41,38 +40,36 @@ const (
 
 // blockState is what is known of a file of records after it was read and, if need be, mended.
 type blockState struct {
-	first, last storedRecord // messages; zero if there is none
-	highest     uint64       // sequence
+	first, last storedRecord // as of a span
 	flawed      bool
 }
 
 func (b *block) state() (state blockState) {
 	for _, s := range b.spans() {
 		state.flawed = state.flawed || !s.sound
-		state.highest = max(state.highest, s.highest)
 		if state.first.size == 0 {
 			state.first = s.first
 		}
-		if s.last.size > 0 {
+		if s.last.sequence >= state.last.sequence {
 			state.last = s.last
 		}
 	}
 	return state
 }
 
-// mender reads the files of records before the engine does, and mends those that are damaged.
+// mender reads the files of a stream's records before the engine does, and mends those that are damaged.
 type mender struct {
-	dir  string            // of the log
-	mark mark              // of the log; zero if there is none
-	seen func(bytes int64) // is told how much was read
+	dir       string // of the log
+	format    recordFormat
+	confirmed uint64            // a sequence of the stream that was stored
+	seen      func(bytes int64) // is told how much was read
 }
 
-// run mends the files of a stream, given in order. stopped is what was noted of it when it was stopped in order; nil if it was not. It
-// returns what became of each file, and what was wrong.
-func (m mender) run(ctx context.Context, format recordFormat, paths []string, stopped *streamEnd) (states []blockState, flaws []flaw, err error) {
+// run mends the files, given in order. It returns what became of each, and what was wrong.
+func (m mender) run(ctx context.Context, paths []string) (states []blockState, flaws []flaw, err error) {
 	flawed := false
 	for i, path := range paths {
-		b, err := readBlock(format, path, m.around(format, states, i, len(paths)))
+		b, err := readBlock(m.format, path, m.around(states, i, len(paths)))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -99,12 +96,7 @@ func (m mender) run(ctx context.Context, format recordFormat, paths []string, st
 		if !states[i].flawed {
 			continue
 		}
-		surroundings := m.around(format, states, i, len(paths))
-		if surroundings.last && stopped != nil && stopped.File == filepath.Base(path) {
-			surroundings.whole = true
-			surroundings.after = storedRecord{sequence: stopped.Last + 1}
-		}
-		found, err := m.mendFile(ctx, format, path, surroundings, &states[i])
+		found, err := m.mendFile(ctx, path, m.around(states, i, len(paths)), &states[i])
 		if err != nil {
 			return nil, nil, err
 		}
@@ -114,11 +106,11 @@ func (m mender) run(ctx context.Context, format recordFormat, paths []string, st
 }
 
 // around returns the surroundings of one of so many files of a stream, as far as the others were read.
-func (m mender) around(format recordFormat, states []blockState, i, files int) (around surroundings) {
-	around.last, around.confirmed = i == files-1, m.mark.confirmed(format.stream)
-	for _, state := range slices.Backward(states[:i]) {
-		if around.before = state.last; around.before.size > 0 {
-			break
+func (m mender) around(states []blockState, i, files int) (around surroundings) {
+	around.last, around.confirmed = i == files-1, m.confirmed
+	for _, state := range states[:i] {
+		if state.last.sequence > around.before.sequence {
+			around.before = state.last
 		}
 	}
 	for _, state := range states[min(i+1, len(states)):] {
@@ -130,8 +122,8 @@ func (m mender) around(format recordFormat, states []blockState, i, files int) (
 }
 
 // mendFile mends one file, and keeps a copy of what it changes there. A crash in the middle leaves a place that is mended next time.
-func (m mender) mendFile(ctx context.Context, format recordFormat, path string, around surroundings, state *blockState) ([]flaw, error) {
-	b, err := readBlock(format, path, around)
+func (m mender) mendFile(ctx context.Context, path string, around surroundings, state *blockState) ([]flaw, error) {
+	b, err := readBlock(m.format, path, around)
 	if err != nil {
 		return nil, err
 	}

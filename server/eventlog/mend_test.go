@@ -22,7 +22,7 @@ func mendDir(t *testing.T, dir, stream string) []flaw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, flaws, err := mender{dir: dir, seen: func(int64) {}}.run(t.Context(), recordFormats[stream], paths, nil)
+	_, flaws, err := mender{dir: dir, format: recordFormats[stream], seen: func(int64) {}}.run(t.Context(), paths)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -388,14 +388,43 @@ func TestIndexIsUnderstood(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		index, err := parseIndex(stream, data)
-		if err != nil || !slices.Equal(index.blocks, blocks) {
-			t.Errorf("%s: %+v %v, want %+v", stream, index.blocks, err, blocks)
+		known, err := parseIndex(stream, data)
+		if err != nil || !slices.Equal(known, blocks) {
+			t.Errorf("%s: %+v %v, want %+v", stream, known, err, blocks)
 		}
 		for cut := range data {
 			if _, err := parseIndex(stream, data[:cut]); err == nil {
 				t.Fatalf("%s: %d of %d bytes are an index", stream, cut, len(data))
 			}
+		}
+	}
+}
+
+// A mark of a removal that is damaged may be forgotten, but is not taken for an entry that was lost.
+func TestDamagedRemovalIsNoEntry(t *testing.T) {
+	const kept = 5
+	dir := t.TempDir()
+	l := openLog(t, Options{Dir: dir, NoSync: true})
+	addEntries(t, l.Quarantine(), kept)
+	if err := l.Quarantine().Remove(t.Context(), l.Quarantine().id(2)); err != nil {
+		t.Fatal(err)
+	}
+	killed := filepath.Join(t.TempDir(), "log")
+	copyDir(t, dir, killed)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for state, dir := range map[string]string{"stopped": dir, "killed": killed} {
+		flip(kept, leastRecord-1)(t, filepath.Join(recordsPath(dir, quarantineStream), "1.blk"))
+		l := openLog(t, Options{Dir: dir, NoSync: true})
+		for _, e := range entriesAfter(t, l.Quarantine(), "") {
+			if e.GetReceivedAt() == nil {
+				t.Errorf("%s: %s: %s", state, e.GetId(), e.GetDetail())
+			}
+		}
+		addEntries(t, l.Quarantine(), 1)
+		if entries := entriesAfter(t, l.Quarantine(), l.Quarantine().id(kept)); len(entries) != 1 {
+			t.Errorf("%s: %d entries after the last of before, want 1", state, len(entries))
 		}
 	}
 }

@@ -195,7 +195,7 @@ func (g *Groups) Replayed(ctx context.Context, group string, position Position) 
 	case err != nil:
 		return nil, err
 	case message == nil:
-		return nil, ErrNotFound
+		return nil, fmt.Errorf("replayed notification %w", ErrNotFound)
 	}
 	p, err := parseParked(storedMessage{subject: message.Subject, header: message.Header, data: message.Data})
 	if err != nil {

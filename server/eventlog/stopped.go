@@ -22,27 +22,10 @@ const stoppedFile = "stopped.json"
 
 // stopped is what a stop in order knows and what files cannot tell by themselves. It is true until the engine opens them.
 type stopped struct {
-	// Places of groups, in the log and in what is parked.
+	// InOrder says that the log was closed: the engine's indexes are of that time.
+	InOrder bool `json:"in_order,omitempty"`
+	// Places of groups, in the log and in what is parked; without InOrder, those that are damaged and not made anew.
 	Places []groupPlace `json:"places,omitempty"`
-	// Ends of streams, by name.
-	Ends map[string]streamEnd `json:"ends,omitempty"`
-}
-
-// streamEnd is where the records of a stream ended: nothing at its end is an interrupted write, and no sequence up to the last is free.
-type streamEnd struct {
-	// File of the last records, in the directory of the stream's records.
-	File string `json:"file"`
-	// Last stream sequence that was given out.
-	Last uint64 `json:"last"`
-}
-
-// endOf returns where a stream ended; nil if that is not known.
-func (s stopped) endOf(stream string) *streamEnd {
-	end, known := s.Ends[stream]
-	if !known {
-		return nil
-	}
-	return &end
 }
 
 // groupPlace is where a group was in a stream. What the engine keeps of that has no checksum: a byte that was flipped there would make a
@@ -164,7 +147,7 @@ func settlePlaces(dir string, known []groupPlace, logger *slog.Logger) ([]groupP
 // writeStopped makes a directory tell of a stop, durably; of nothing, if there is nothing to tell.
 func writeStopped(dir string, s stopped) error {
 	path := filepath.Join(dir, stoppedFile)
-	if len(s.Places) == 0 && len(s.Ends) == 0 {
+	if len(s.Places) == 0 && !s.InOrder {
 		if err := os.Remove(path); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		} else if err != nil {
@@ -196,46 +179,16 @@ func (g *Groups) places(ctx context.Context) (places []groupPlace, err error) {
 	return places, nil
 }
 
-// stopState returns what is to be noted of a stop, as far as it can be known before the engine is closed.
-func (l *Log) stopState(ctx context.Context) (s stopped, err error) {
-	if s.Places, err = l.groups.places(ctx); err != nil {
-		return stopped{}, err
-	}
-	s.Ends = make(map[string]streamEnd)
-	for name, stream := range map[string]jetstream.Stream{
-		streamName: l.stream, quarantineStream: l.quarantine.stream, groupsStream: l.groups.records, parkedStream: l.groups.parked,
-	} {
-		info, err := stream.Info(ctx)
-		if err != nil {
-			return stopped{}, fmt.Errorf("look for the end of %s: %w", name, err)
-		}
-		s.Ends[name] = streamEnd{Last: info.State.LastSeq}
-	}
-	return s, nil
-}
-
-// save notes a stop, once the engine is closed and has written its files.
-func (s stopped) save(dir string) error {
-	for i := range s.Places {
+// noteStop notes a stop in order, once the engine is closed and has written its files.
+func noteStop(dir string, places []groupPlace) error {
+	for i := range places {
 		var err error
-		if s.Places[i].Sum, err = s.Places[i].sum(dir); err != nil {
+		if places[i].Sum, err = places[i].sum(dir); err != nil {
 			return err
 		}
 	}
-	s.Places = slices.DeleteFunc(s.Places, func(p groupPlace) bool { return p.Sum == "" })
-	for name, end := range s.Ends {
-		blocks, err := blocksOf(dir, name)
-		if err != nil {
-			return err
-		}
-		if len(blocks) == 0 {
-			delete(s.Ends, name)
-			continue
-		}
-		end.File = filepath.Base(blocks[len(blocks)-1])
-		s.Ends[name] = end
-	}
-	return writeStopped(dir, s)
+	places = slices.DeleteFunc(places, func(p groupPlace) bool { return p.Sum == "" }) // nothing was delivered yet
+	return writeStopped(dir, stopped{InOrder: true, Places: places})
 }
 
 // marshalSummed returns a value as JSON, and a checksum in a second line.

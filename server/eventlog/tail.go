@@ -107,8 +107,7 @@ func (t *tail) offer(o offer) {
 	if !t.log.engine.embedded() {
 		return
 	}
-	for stored := t.stored.Load(); stored < o.stream && !t.stored.CompareAndSwap(stored, o.stream); stored = t.stored.Load() {
-	}
+	raise(&t.stored, o.stream)
 	select {
 	case t.offers <- o:
 	default: // takeOver is busy, and will see that it is behind
