@@ -297,7 +297,7 @@ func TestRunWarnsOfADiskWithoutRoom(t *testing.T) {
 		Ready:  func(server.Serving) { cancel() },
 	})
 	if err != nil || !strings.Contains(said.String(), "level=WARN msg=\"notifications are answered with 503 until the log can be written\"") ||
-		!strings.Contains(said.String(), "MiB are kept in reserve") {
+		!strings.Contains(said.String(), "MiB are reserved") {
 		t.Errorf("%v, %s", err, said.String())
 	}
 }

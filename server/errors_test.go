@@ -199,8 +199,9 @@ func TestTokensAndIdsOfAnotherLog(t *testing.T) {
 func TestIdsOfNothingAreNotFound(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	g.deliverSMS(t, 1, 1) // the only one of the first record batch: 4096
-	for _, id := range []string{g.LogID + "-4097", g.LogID + "-8192", g.LogID + "-18446744073709551615"} {
+	stored := g.deliverSMS(t, 1, 1)[0] // the only one of the first record batch: 4096
+	for _, sequence := range []string{"4097", "8192", "18446744073709551615"} {
+		id := strings.TrimSuffix(stored, "4096") + sequence
 		checkError(t, id, g.getError(t, id), codes.NotFound, "NOT_FOUND")
 	}
 }

@@ -15,11 +15,13 @@ const module = "github.com/linksgate/linksgate/"
 // arrows says what the packages of the gateway may import beside the standard library, tests aside: import paths, and
 // prefixes of them that end with a slash. A package without an entry may import anything but what only others may.
 var arrows = map[string][]string{
-	"server/jsondoc":   {},
-	"server/signature": {module + "server/jsondoc"},
-	"server/payload":   {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
+	"server/jsondoc":    {},
+	"server/signature":  {module + "server/jsondoc"},
+	"server/payload":    {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
+	"server/store":      {},
+	"server/store/disk": {module + "server/store", "github.com/tidwall/btree"},
 	"server/eventlog": {
-		module + "gen/", "google.golang.org/protobuf/", "github.com/nats-io/", "github.com/minio/highwayhash", // the engine's checksums
+		module + "gen/", module + "server/store", module + "server/store/disk", "google.golang.org/protobuf/", "github.com/nats-io/",
 	},
 	"server/webhook": {
 		module + "gen/", module + "server/eventlog", module + "server/jsondoc", module + "server/payload", module + "server/signature",
@@ -36,7 +38,7 @@ var arrows = map[string][]string{
 // reserved says who alone may import what, of the packages under server.
 var reserved = map[string][]string{
 	"github.com/nats-io/":          {"server/eventlog"},
-	"github.com/minio/highwayhash": {"server/eventlog"},
+	module + "server/store/disk":   {"server/eventlog"},
 	"google.golang.org/grpc/codes": {"server/rpc"},
 	module + "server/webhook":      {"server"},
 	module + "server/group":        {"server", "server/rpc"},

@@ -106,7 +106,7 @@ func TestUsesSurviveARestart(t *testing.T) {
 
 	// What was used before something that is damaged is known all the same, and that nothing else was is not claimed.
 	g.stop(t)
-	path := filepath.Join(config.Log.Dir, "jetstream", "$G", "streams", "LINKSGATE_NOTIFICATIONS", "msgs", "1.blk")
+	path := filepath.Join(config.Log.Dir, "log", "00000000000000000001.seg")
 	block, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

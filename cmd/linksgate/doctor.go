@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"strings"
 	"time"
 
@@ -12,25 +11,21 @@ import (
 	"github.com/linksgate/linksgate/server/eventlog"
 )
 
-const doctorLong = `Doctor reads everything in the data directory of a gateway that is not running:
-every record batch, every notification, every quarantine entry, and what groups
-have stored and parked. It tells what is damaged or missing, where, between which
-times it was written, and what that means for readers.
+const doctorLong = `Doctor reads everything in a gateway's data directory: every record batch, every
+notification, every quarantine entry, and what groups have stored and parked. It
+tells what is damaged or missing, where, between which times it was written, what
+that means for readers, and what to do.
 
-It changes nothing in DIR. What it reads is a copy that it makes in --scratch and
-deletes afterwards: the log engine repairs what it opens, and a repair deletes. For
-the same reason, keep a copy of a damaged directory before a gateway opens it.
-
-What is damaged since the last clean stop or start, doctor sees. What a log has
-lost at its very beginning, or at its end after a crash, leaves no trace to see.
+It changes nothing in DIR, and a gateway may have DIR open meanwhile. Nothing has
+to be repaired: a gateway passes over what is damaged and tells readers of a gap.
+If a disk damages files, replace it and restore a backup of before.
 
 The exit status is 0 when nothing is wrong, 1 when something is, and 2 when DIR
 could not be checked.`
 
 // doctorFlags are the flags of doctor as given.
 type doctorFlags struct {
-	scratch       string
-	json, verbose bool
+	json bool
 }
 
 func newDoctorCommand() *cobra.Command {
@@ -40,14 +35,11 @@ func newDoctorCommand() *cobra.Command {
 		Short: "Check a gateway's data directory",
 		Long:  doctorLong,
 		Example: `  linksgate doctor /var/lib/linksgate
-  linksgate doctor --scratch /mnt/spare --json /var/lib/linksgate`,
+  linksgate doctor --json /var/lib/linksgate`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
-	flags := cmd.Flags()
-	flags.StringVar(&f.scratch, "scratch", "", "`DIR` for the copy, with as much free space as the log takes; default: for temporary files")
-	flags.BoolVar(&f.json, "json", false, "report as lines of JSON: one for each problem, then a summary")
-	flags.BoolVar(&f.verbose, "verbose", false, "also tell what the log engine says about the copy")
+	cmd.Flags().BoolVar(&f.json, "json", false, "report as lines of JSON: one for each problem, then a summary")
 	return cmd
 }
 
@@ -55,7 +47,6 @@ func (f *doctorFlags) run(cmd *cobra.Command, dir string) error {
 	out, progress := cmd.OutOrStdout(), newTicker(cmd.ErrOrStderr())
 	var printErr error
 	options := eventlog.CheckOptions{
-		Scratch: f.scratch,
 		Report: func(p eventlog.Problem) {
 			if f.json {
 				printErr = printJSON(out, jsonProblem(p))
@@ -63,12 +54,7 @@ func (f *doctorFlags) run(cmd *cobra.Command, dir string) error {
 				_, printErr = io.WriteString(out, problemText(p))
 			}
 		},
-		Progress: func(p eventlog.CheckProgress) {
-			progress.tell("%s: %d%%", p.Step, 100*p.Done/max(p.Total, 1))
-		},
-	}
-	if f.verbose {
-		options.Logger = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+		Progress: func(done, total int64) { progress.tell("reading: %d%%", 100*done/max(total, 1)) },
 	}
 	summary, err := eventlog.Check(cmd.Context(), dir, options)
 	if err != nil {
@@ -90,15 +76,11 @@ func (f *doctorFlags) run(cmd *cobra.Command, dir string) error {
 // problemText is a problem for a person.
 func problemText(p eventlog.Problem) string {
 	var b strings.Builder
-	b.WriteString(streamText(p.Stream))
-	switch {
-	case p.First == 0:
-	case p.Index >= 0:
-		fmt.Fprintf(&b, ", record batch %d, notification %d", p.First, p.Index)
-	case p.First == p.Last:
-		fmt.Fprintf(&b, ", %s %d", unitText(p.Stream), p.First)
-	default:
-		fmt.Fprintf(&b, ", %s %d to %d (%d)", unitText(p.Stream), p.First, p.Last, p.Last-p.First+1)
+	b.WriteString(p.Store)
+	if p.First == p.Last {
+		fmt.Fprintf(&b, ", %s %d", unitText(p.Store), p.First)
+	} else {
+		fmt.Fprintf(&b, ", %s %d to %d (%d)", unitText(p.Store), p.First, p.Last, p.Last-p.First+1)
 	}
 	if p.File != "" {
 		fmt.Fprintf(&b, ", %s", escaped(p.File))
@@ -111,20 +93,8 @@ func problemText(p eventlog.Problem) string {
 	return b.String()
 }
 
-func streamText(stream string) string {
-	switch stream {
-	case eventlog.QuarantineStream:
-		return "quarantine"
-	case eventlog.GroupsStream:
-		return "groups"
-	case eventlog.ParkedStream:
-		return "parked"
-	}
-	return "log"
-}
-
-func unitText(stream string) string {
-	if streamText(stream) == "log" {
+func unitText(store string) string {
+	if store == "log" {
 		return "record batch"
 	}
 	return "entry"
@@ -133,8 +103,6 @@ func unitText(stream string) string {
 // periodText is when what a problem is about was written.
 func periodText(p eventlog.Problem) string {
 	switch after, before := timeText(p.After), timeText(p.Before); {
-	case p.First == 0:
-		return ""
 	case p.After.IsZero() && p.Before.IsZero():
 		return ""
 	case p.After.Equal(p.Before):
@@ -170,11 +138,10 @@ func summaryText(s eventlog.Summary) string {
 // The JSON forms. What is not known is left out.
 
 type problemJSON struct {
-	Stream  string     `json:"stream"`
+	Store   string     `json:"store"`
 	File    string     `json:"file,omitempty"`
-	First   uint64     `json:"first_stream_sequence,omitempty"`
-	Last    uint64     `json:"last_stream_sequence,omitempty"`
-	Index   *int       `json:"index,omitempty"`
+	First   uint64     `json:"first_stream_sequence"`
+	Last    uint64     `json:"last_stream_sequence"`
 	After   *time.Time `json:"written_after,omitempty"`
 	Before  *time.Time `json:"written_before,omitempty"`
 	Problem string     `json:"problem"`
@@ -182,12 +149,8 @@ type problemJSON struct {
 }
 
 func jsonProblem(p eventlog.Problem) problemJSON {
-	form := problemJSON{Stream: p.Stream, File: p.File, First: p.First, Last: p.Last, Problem: p.What, Meaning: p.Meaning,
+	return problemJSON{Store: p.Store, File: p.File, First: p.First, Last: p.Last, Problem: p.What, Meaning: p.Meaning,
 		After: knownTime(p.After), Before: knownTime(p.Before)}
-	if p.Index >= 0 {
-		form.Index = &p.Index
-	}
-	return form
 }
 
 type summaryJSON struct {

@@ -4,22 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 	"google.golang.org/protobuf/proto"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/store"
 )
 
 const (
-	// publishTimeout is how long one try to store a record batch may take, and publishTries how many there are.
-	publishTimeout = 5 * time.Second
-	publishTries   = 2
 	// errMemory is how long a failed write counts against the log when no other write has been tried since.
 	errMemory = 15 * time.Second
 )
@@ -173,11 +169,13 @@ func (w *writer) run() {
 	}
 }
 
-// gather takes what is waiting now, up to the limits of a batch. It returns the one that no longer fitted, if any.
+// gather takes what is waiting now, up to the limits of a batch. It returns the one that no longer fitted, if any. Before it closes a
+// batch it lets others run a few times: those who have just been answered, or are about to ask, come along.
 func (w *writer) gather(first *waitingAppend) (batch []*waitingAppend, next *waitingAppend) {
+	const yields = 3
 	batch = append(batch, first)
 	size := len(first.data)
-	for len(batch) < MaxBatchRecords {
+	for yielded := 0; len(batch) < MaxBatchRecords; {
 		select {
 		case waiting := <-w.queue:
 			if size += len(waiting.data); size > maxBatchBytes {
@@ -185,14 +183,18 @@ func (w *writer) gather(first *waitingAppend) (batch []*waitingAppend, next *wai
 			}
 			batch = append(batch, waiting)
 		default:
-			return batch, nil
+			if yielded == yields {
+				return batch, nil
+			}
+			yielded++
+			runtime.Gosched()
 		}
 	}
 	return batch, nil
 }
 
-// write stores one record batch and answers those who wait for it. A crash before the acknowledgement leaves the batch
-// stored whole or not at all, and nobody was told anything; a crash after it leaves it stored.
+// write stores one record batch and answers those who wait for it. A crash before the append leaves the batch stored whole or not at
+// all, and nobody was told anything; a crash after it leaves it stored. Readers get it before the answers are given.
 func (w *writer) write(waiting []*waitingAppend) {
 	size := 0
 	for _, one := range waiting {
@@ -202,56 +204,47 @@ func (w *writer) write(waiting []*waitingAppend) {
 	for _, one := range waiting {
 		data = appendFramed(data, one.data)
 	}
-	// Before what the engine notes as the time of writing, so that reading from this time on includes the batch.
-	written := time.Now()
-	stream, err := w.publish(data)
+	entry, err := w.store(data)
 	if err != nil {
 		w.stats.Failures.Add(1)
 		w.failure.Store(&failure{err, time.Now()})
 	} else {
-		w.log.tail.offer(offer{stream, written, data})
+		w.log.tail.stored(entry, data)
 		w.stats.stored(len(waiting), len(data))
 		if w.failure.Load() != nil {
 			w.failure.Store(nil)
 		}
 	}
 	for i, one := range waiting {
-		one.result <- appendResult{Position{Stream: stream, Index: i}, err}
+		one.result <- appendResult{Position{Stream: entry.Sequence, Index: i}, err}
 	}
 }
 
-// publish stores a batch and returns its stream sequence. The batch's id makes a second try safe: the engine stores one id
-// once within duplicateWindow.
-func (w *writer) publish(data []byte) (uint64, error) {
+// store stores a batch.
+func (w *writer) store(data []byte) (store.Entry, error) {
 	if err := w.log.frozen.get(); err != nil {
-		return 0, err
+		return store.Entry{}, err
 	}
-	if err := w.log.engine.checkSpace(); err != nil {
-		return 0, err
+	entry, err := w.log.store.Append(context.Background(), data)
+	if err != nil {
+		return store.Entry{}, w.log.storeError(err)
 	}
-	if err := w.log.marker.reserve(w.log.tail.stored.Load()); err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{jetstream.MsgIDHeader: {nuid.Next()}}}
-	var err error
-	for range publishTries {
-		var ack *jetstream.PubAck
-		ack, err = w.log.engine.publish(context.Background(), msg)
-		if err == nil {
-			return ack.Sequence, nil
-		}
-		if !errors.Is(err, context.DeadlineExceeded) {
-			break
-		}
-	}
-	// An embedded engine that meets an error stops: its stream refuses all writes from then on, with an error or with silence. An
-	// external one may come back.
-	if w.log.engine.embedded() {
+	return entry, nil
+}
+
+// storeError gives an error of the store the meaning that it has for this package.
+func (l *Log) storeError(err error) error {
+	switch {
+	case errors.Is(err, store.ErrFailed):
 		err = fmt.Errorf("%w: %w: %w", ErrFrozen, ErrUnavailable, err)
-		w.log.frozen.set(err)
-		return 0, err
+		l.frozen.set(err)
+		return err
+	case errors.Is(err, store.ErrNoSpace):
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	case errors.Is(err, store.ErrClosed):
+		return ErrClosed
 	}
-	return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // lastErr returns why the last write failed, unless that is too long ago to say anything.

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
@@ -144,27 +142,31 @@ func (d *duplicates) learnBatch(b *batch) {
 	}
 }
 
-// rebuildDuplicates fills the index from the log, up to where the tail reader will begin. It runs before the tail does: keys are
-// learnt in the order of the log.
-func (l *Log) rebuildDuplicates(ctx context.Context, state jetstream.StreamState) error {
-	until := Cursor{Stream: l.tail.start}
-	if l.duplicates.window == 0 || state.Msgs == 0 {
+// rebuildDuplicates fills the index from the log, up to where the tail will begin. It runs before the tail does: keys are learnt in
+// the order of the log.
+func (l *Log) rebuildDuplicates(ctx context.Context, until uint64) error {
+	if l.duplicates.window == 0 {
 		return nil
 	}
-	info := Info{HeadWritten: state.LastTime, Next: Cursor{Stream: state.LastSeq + 1}, Batches: state.Msgs}
-	info.setFirst(state)
-	start, err := l.cursorAt(ctx, info, time.Now().Add(-l.duplicates.window))
+	from, err := l.store.Find(ctx, time.Now().Add(-l.duplicates.window))
 	if err != nil {
 		return err
 	}
-	if until.Stream > maxRebuildBatches {
-		start.Stream = max(start.Stream, until.Stream-maxRebuildBatches)
+	if until > maxRebuildBatches {
+		from = max(from, until-maxRebuildBatches)
 	}
-	r := &reader{log: l, next: start, seen: l.duplicates.learnBatch}
-	defer r.release()
-	for r.next.Before(until) {
-		if err := r.fetch(ctx, until.Stream-1, func(Step) error { return nil }); err != nil {
+	if from >= until {
+		return nil
+	}
+	for item, err := range l.store.Read(ctx, from) {
+		if err != nil {
 			return err
+		}
+		if item.Gap.Count == 0 {
+			l.duplicates.learnBatch(unpack(l.id, item.Epoch, item.Sequence, item.Time, item.Data))
+		}
+		if item.Sequence+1 >= until {
+			break
 		}
 	}
 	return nil

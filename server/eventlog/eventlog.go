@@ -51,7 +51,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/linksgate/linksgate/server/store"
 )
 
 // The errors of this package. Callers compare with [errors.Is].
@@ -170,6 +170,7 @@ const (
 	DefaultParkedAge       = 30 * 24 * time.Hour
 	defaultWindowBytes     = 32 << 20
 	defaultReplicas        = 3
+	minAge                 = time.Minute
 )
 
 // Check reports whether the options can be used together.
@@ -185,9 +186,9 @@ func (o Options) Check() error {
 		return fmt.Errorf("%d replicas: from 1 to 5 are possible", o.Replicas)
 	case o.MaxBytes != 0 && o.MaxBytes < MinMaxBytes:
 		return fmt.Errorf("a retention size of %d bytes is too small: at least 16 MiB are needed", o.MaxBytes)
-	case o.MaxAge > 0 && o.MaxAge < duplicateWindow, o.QuarantineAge != 0 && o.QuarantineAge < duplicateWindow,
-		o.ParkedAge != 0 && o.ParkedAge < duplicateWindow:
-		return fmt.Errorf("a retention of less than %v is too short", duplicateWindow)
+	case o.MaxAge > 0 && o.MaxAge < minAge, o.QuarantineAge != 0 && o.QuarantineAge < minAge,
+		o.ParkedAge != 0 && o.ParkedAge < minAge:
+		return fmt.Errorf("a retention of less than %v is too short", minAge)
 	case o.QuarantineBytes != 0 && o.QuarantineBytes < MinMaxBytes:
 		return fmt.Errorf("a quarantine of %d bytes is too small: at least 16 MiB are needed", o.QuarantineBytes)
 	case o.ParkedBytes != 0 && o.ParkedBytes < MinMaxBytes:
@@ -230,22 +231,37 @@ func setDefault[T comparable](field *T, value T) {
 // Log is an open log. Its methods may be called concurrently.
 type Log struct {
 	options Options
-	engine  *engine
-	stream  jetstream.Stream
+	backend backend
+	store   store.Log
 	id      logID
+	epochs  epochs
 	writer  *writer
 	tail    *tail
 	frozen  frozen
 
-	marker     *marker // nil when external
 	duplicates *duplicates
 	quarantine *Quarantine
-	groups     *Groups
+	groups     Groups
 
 	background sync.WaitGroup     // the writer's and the tail's goroutines
-	stop       context.CancelFunc // ends the tail reader
+	stop       context.CancelFunc // ends the tail
 	closeOnce  sync.Once
 	closeErr   error // set by closeOnce
+}
+
+// backend is where a log and what belongs to it is stored.
+type backend interface {
+	// openLog opens the log itself, and returns its id.
+	openLog(ctx context.Context) (store.Log, logID, error)
+	// openQuarantine and openGroups open what is stored beside it.
+	openQuarantine(ctx context.Context, l *Log) (quarantineStore, error)
+	openGroups(ctx context.Context, l *Log) (Groups, error)
+	// writable returns nil when a write would be tried, as [store.Engine.Writable] does.
+	writable() error
+	// failed is closed when nothing can be written any more, which cause then explains.
+	failed() <-chan struct{}
+	cause() error
+	close() error
 }
 
 // frozen is the state of a log that can no longer be written. It is set once.
@@ -276,130 +292,87 @@ func Open(ctx context.Context, options Options) (*Log, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	options = options.withDefaults()
-	engine, err := openEngine(ctx, options)
+	backend, err := openBackend(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	l, err := open(ctx, options, engine)
+	l, err := open(ctx, options, backend)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open log: %w", err), engine.close())
+		return nil, errors.Join(fmt.Errorf("open log: %w", err), backend.close())
 	}
 	return l, nil
 }
 
-func open(ctx context.Context, options Options, engine *engine) (*Log, error) {
-	var marker *marker
-	if engine.embedded() {
-		marker = openMarker(options.Dir, options.Logger)
-		marker.last = engine.lastStored
+func openBackend(ctx context.Context, options Options) (backend, error) {
+	if options.URL != "" {
+		return connectNATS(options)
 	}
-	stream, id, err := openStream(ctx, engine, options, marker)
+	return openTables(ctx, options)
+}
+
+func open(ctx context.Context, options Options, backend backend) (*Log, error) {
+	stored, id, err := backend.openLog(ctx)
 	if err != nil {
 		return nil, err
 	}
 	l := &Log{
-		options: options, engine: engine, stream: stream, id: id, marker: marker,
-		duplicates: newDuplicates(options.DuplicateWindow),
-	}
-	if l.quarantine, err = openQuarantine(ctx, l); err != nil {
-		return nil, err
-	}
-	if l.groups, err = openGroups(ctx, l); err != nil {
-		return nil, err
+		options: options, backend: backend, store: stored, id: id, duplicates: newDuplicates(options.DuplicateWindow),
 	}
 	l.frozen.done = make(chan struct{})
-	if err := engine.syncNames(); err != nil {
-		return nil, err
-	}
-	l.writer = newWriter(l)
-	info, err := stream.Info(ctx)
+	info, err := stored.Info(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read the stream's state: %w", err)
+		return nil, fmt.Errorf("read the state of the log: %w", err)
 	}
-	l.tail = newTail(l, info.State)
-	if err := l.rebuildDuplicates(ctx, info.State); err != nil {
+	l.epochs.set(info.Epochs)
+	l.writer, l.tail = newWriter(l), newTail(l, info)
+	if err := l.rebuildDuplicates(ctx, l.tail.headInfo().position.Stream+1); err != nil {
 		return nil, fmt.Errorf("rebuild the index of duplicates: %w", err)
 	}
-	tailCtx, stop := context.WithCancel(context.Background())
+	// Readers that come back after a restart should find the window filled, and the head's position known.
+	if err := l.tail.catchUp(ctx); err != nil {
+		return nil, fmt.Errorf("read the end of the log: %w", err)
+	}
+	refused, err := backend.openQuarantine(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	l.quarantine = newQuarantine(l, refused)
+	if l.groups, err = backend.openGroups(ctx, l); err != nil {
+		return nil, err
+	}
+	running, stop := context.WithCancel(context.Background())
 	l.stop = stop
 	l.background.Go(l.writer.run)
-	l.background.Go(func() { l.tail.run(tailCtx) })
-	if marker != nil {
-		l.background.Go(func() { marker.run(tailCtx, l.tail.stored.Load) })
-		l.background.Go(func() { l.watchEngine(tailCtx) })
-	}
-	// Readers that come back after a restart should find the window filled, and the head's position known.
-	if err := l.awaitHead(ctx, info.State); err != nil {
-		options.Logger.Error("the end of the log cannot be read: readers are told of a gap", "last_stream_sequence", info.State.LastSeq, "error", err)
-		l.tail.advance(headInfo{Position{Stream: info.State.LastSeq}, info.State.LastTime})
-	}
-	if err := l.groups.remakePlaces(ctx); err != nil {
-		return nil, fmt.Errorf("make the places of groups anew: %w", err)
-	}
-	if err := l.groups.tidy(ctx); err != nil {
-		options.Logger.Warn("what deleted groups have left could not be removed", "error", err)
+	l.background.Go(func() { l.tail.watchRetention(running) })
+	l.background.Go(func() { l.watchBackend(running) })
+	if l.shared() {
+		l.background.Go(func() { l.tail.run(running) })
 	}
 	return l, nil
 }
 
-// watchEngine freezes the log when its engine gives up.
-func (l *Log) watchEngine(ctx context.Context) {
+// shared reports whether other gateways write to the log too.
+func (l *Log) shared() bool { return l.options.URL != "" }
+
+// watchBackend freezes the log when nothing can be written any more.
+func (l *Log) watchBackend(ctx context.Context) {
 	select {
 	case <-ctx.Done():
-	case <-l.engine.broken.Done():
-		l.frozen.set(fmt.Errorf("%w: %w: %w", ErrFrozen, ErrUnavailable, context.Cause(l.engine.broken)))
+	case <-l.backend.failed():
+		l.frozen.set(fmt.Errorf("%w: %w: %w", ErrFrozen, ErrUnavailable, l.backend.cause()))
 	}
 }
 
-// headWait is how long opening waits for the end of the log to be read.
-const headWait = 10 * time.Second
-
-// awaitHead waits a while until the tail reader has seen the end of the log. It does not wait for one that is not there: the engine
-// knows the last sequence of a file that is gone.
-func (l *Log) awaitHead(ctx context.Context, state jetstream.StreamState) error {
-	if _, err := l.stream.GetMsg(ctx, state.LastSeq); state.Msgs > 0 && errors.Is(err, jetstream.ErrMsgNotFound) {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, headWait)
-	defer cancel()
-	return l.tail.waitHead(ctx, state.LastSeq)
-}
-
-// stopTime bounds how long closing looks for the places of groups.
-const stopTime = 5 * time.Second
-
-// Close writes what was handed to Append before, ends all readers with ErrClosed and shuts the engine down. It is bounded in
-// time by the engine's own limits.
+// Close writes what was handed to Append before, ends all readers with ErrClosed and closes what the log is stored in.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() {
-		l.stopBackground()
-		if !l.engine.embedded() {
-			l.closeErr = l.engine.close()
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
-		defer cancel()
-		places, err := l.groups.places(ctx)
-		if err != nil { // the next start takes this for a crash
-			l.options.Logger.Warn("how the log was left is not noted", "error", err)
-		}
-		l.closeErr = l.engine.close()
-		last := max(l.tail.stored.Load(), l.engine.lastStored(streamName)) // something may have been stored meanwhile
-		if err != nil || l.closeErr != nil || l.frozen.get() != nil {
-			l.closeErr = errors.Join(l.closeErr, l.marker.confirm(last))
-			return
-		}
-		l.closeErr = errors.Join(l.marker.settle(last), noteStop(l.options.Dir, places))
+		l.writer.close()
+		l.tail.close()
+		l.stop()
+		l.background.Wait()
+		l.closeErr = l.backend.close()
 	})
 	return l.closeErr
-}
-
-// stopBackground ends the writer and the tail reader and waits for them.
-func (l *Log) stopBackground() {
-	l.writer.close()
-	l.tail.close()
-	l.stop()
-	l.background.Wait()
 }
 
 // ID names the log. It is at the front of every notification id.
@@ -424,8 +397,8 @@ func (l *Log) Err() error {
 	if err := l.frozen.get(); err != nil {
 		return err
 	}
-	if err := l.engine.checkSpace(); err != nil {
-		return err
+	if err := l.backend.writable(); err != nil {
+		return l.storeError(err)
 	}
 	return l.writer.lastErr()
 }
@@ -454,46 +427,24 @@ func (i Info) Empty() bool { return i.Batches == 0 }
 
 // Info returns the state of the log, including everything acknowledged before the call.
 func (l *Log) Info(ctx context.Context) (Info, error) {
-	state, err := l.state(ctx)
+	stored, err := l.store.Info(ctx)
 	if err != nil {
-		return Info{}, err
+		return Info{}, l.readError(ctx, fmt.Errorf("read the state of the log: %w", err))
 	}
-	// Another replica's append may be stored and not yet seen by the tail reader.
-	if err := l.tail.waitHead(ctx, state.LastSeq); err != nil {
+	// Another gateway's append may be stored and not be here yet.
+	if err := l.tail.waitHead(ctx, stored.Next-1); err != nil {
 		return Info{}, err
 	}
 	head := l.tail.headInfo()
 	info := Info{
-		Head:        head.position,
-		HeadWritten: head.written,
-		Next:        Cursor{Stream: head.position.Stream + 1},
-		Batches:     state.Msgs,
-		Bytes:       state.Bytes,
-		MaxAge:      l.options.MaxAge,
-		MaxBytes:    l.options.MaxBytes,
+		Head: head.position, HeadWritten: head.written, Next: Cursor{Stream: head.position.Stream + 1},
+		First: Cursor{Stream: stored.First}, FirstWritten: stored.FirstTime,
+		Batches: stored.Next - stored.First, Bytes: uint64(stored.Bytes), MaxAge: l.options.MaxAge, MaxBytes: l.options.MaxBytes,
 	}
-	if state.LastSeq == head.position.Stream {
-		info.HeadWritten = state.LastTime
+	if info.Empty() {
+		info.First = info.Next
 	}
-	info.setFirst(state)
 	return info, nil
-}
-
-func (i *Info) setFirst(state jetstream.StreamState) {
-	if state.Msgs == 0 {
-		i.First = i.Next
-		return
-	}
-	i.First, i.FirstWritten = Cursor{Stream: state.FirstSeq}, state.FirstTime
-}
-
-// state asks the engine for the stream's state.
-func (l *Log) state(ctx context.Context) (jetstream.StreamState, error) {
-	info, err := l.stream.Info(ctx)
-	if err != nil {
-		return jetstream.StreamState{}, l.readError(ctx, fmt.Errorf("read the stream's state: %w", err))
-	}
-	return info.State, nil
 }
 
 // readError gives an error of the engine the meaning it has for a reader.

@@ -1,9 +1,13 @@
 package eventlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +18,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/store"
 )
 
 func openLog(t *testing.T, options Options) *Log {
@@ -45,9 +50,6 @@ func notification(n int) *linksgatev1.Notification {
 // forgetWindow empties the window, as a restart does, once the tail has taken over everything that was stored.
 func forgetWindow(t *testing.T, l *Log) {
 	t.Helper()
-	if err := l.tail.waitHead(t.Context(), l.tail.stored.Load()); err != nil {
-		t.Fatal(err)
-	}
 	l.tail.mu.Lock()
 	defer l.tail.mu.Unlock()
 	l.tail.window, l.tail.bytes = nil, 0
@@ -365,7 +367,7 @@ func TestNoGapAfterTheLastOfAnExpiredBatch(t *testing.T) {
 	l := openLog(t, Options{NoSync: true})
 	appendAll(t, l, 0, 3, 1)
 	forgetWindow(t, l)
-	if err := l.stream.DeleteMsg(t.Context(), 1); err != nil {
+	if err := l.store.Trim(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
 	for step, err := range l.Read(t.Context(), after(1, 0, 1), ReadOptions{Until: Cursor{Stream: 4}, Pulse: time.Second}) {
@@ -375,34 +377,114 @@ func TestNoGapAfterTheLastOfAnExpiredBatch(t *testing.T) {
 	}
 }
 
-func TestMissingBatchesAreToldAsDamage(t *testing.T) {
-	for name, missing := range map[string][]uint64{"in the middle": {3, 4}, "at the end": {5}} {
-		t.Run(name, func(t *testing.T) {
-			l := openLog(t, Options{NoSync: true})
-			appendAll(t, l, 0, 5, 1)
-			forgetWindow(t, l)
-			for _, stream := range missing {
-				if err := l.stream.DeleteMsg(t.Context(), stream); err != nil {
-					t.Fatal(err)
-				}
-			}
-			records, lost := 0, uint64(0)
-			for step, err := range l.Read(t.Context(), Cursor{Stream: 1}, ReadOptions{Until: Cursor{Stream: 6}, Pulse: time.Second}) {
-				if err != nil {
-					t.Fatal(err)
-				}
-				records += len(step.Records)
-				if step.Gap != nil {
-					if !errors.Is(step.Gap.Err, ErrDamaged) {
-						t.Errorf("gap: %v", step.Gap.Err)
-					}
-					lost += step.Gap.Batches
-				}
-			}
-			if records != 5-len(missing) || lost != uint64(len(missing)) {
-				t.Errorf("%d records and %d lost, want %d and %d", records, lost, 5-len(missing), len(missing))
-			}
-		})
+// A corrupt byte in a record batch costs that batch, which readers are told; what comes after it is read.
+func TestCorruptBatchIsAGap(t *testing.T) {
+	l := openLog(t, Options{NoSync: true})
+	for n := range 5 {
+		appendAll(t, l, n, 1, 1)
+	}
+	dir := l.options.Dir
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := filepath.Glob(filepath.Join(dir, "log", "*.seg"))
+	if err != nil || len(segments) != 1 {
+		t.Fatal(segments, err)
+	}
+	data, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(data, []byte(`{"n":2}`))
+	data[at+5] = '3'
+	if err := os.WriteFile(segments[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l = openLog(t, Options{Dir: dir, NoSync: true})
+	var read []uint64
+	for step, err := range l.Read(t.Context(), Cursor{Stream: 1}, ReadOptions{Until: Cursor{Stream: 6}, Pulse: time.Second}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if step.Gap != nil && (!errors.Is(step.Gap.Err, ErrDamaged) || step.Gap.Batches != 1 || len(read) != 2) {
+			t.Errorf("gap %+v after %v", step.Gap, read)
+		}
+		for _, r := range step.Records {
+			read = append(read, r.Position.Stream)
+		}
+	}
+	if !slices.Equal(read, []uint64{1, 2, 4, 5}) {
+		t.Errorf("read %v", read)
+	}
+	if _, err := l.Get(t.Context(), Position{Stream: 3}); !errors.Is(err, ErrDamaged) {
+		t.Errorf("get: %v", err)
+	}
+}
+
+// What is older than the retention is unreadable in every way at the same time, also while it is in the window.
+func TestRetentionIsTheSameForEveryWayOfReading(t *testing.T) {
+	l := openLog(t, Options{NoSync: true})
+	if err := l.store.SetOptions(store.LogOptions{MaxAge: 1500 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	position, err := l.Append(t.Context(), notification(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := l.Token(Cursor(position))
+	if _, err := l.Get(t.Context(), position); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * time.Second)
+	if _, err := l.Get(t.Context(), position); !errors.Is(err, ErrExpired) {
+		t.Errorf("by id: %v", err)
+	}
+	cursor, err := l.ParseToken(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step, err := range l.Read(t.Context(), cursor, ReadOptions{Until: Cursor{Stream: 2}, Pulse: time.Second}) {
+		if err != nil || step.Gap == nil || !errors.Is(step.Gap.Err, ErrExpired) {
+			t.Errorf("by token: %+v %v", step, err)
+		}
+	}
+	if info, err := l.Info(t.Context()); err != nil || !info.Empty() {
+		t.Errorf("info: %+v %v", info, err)
+	}
+}
+
+// A copy of a directory and the original go on by themselves: no token is honoured by the other from where they parted, and no id names
+// two notifications.
+func TestCopiesAreToldApart(t *testing.T) {
+	original := openLog(t, Options{NoSync: true})
+	appendAll(t, original, 0, 10, 1)
+	info, err := original.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, sharedID := original.Token(info.Next), original.NotificationID(info.Head)
+	dir := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(dir, os.DirFS(original.options.Dir)); err != nil { // while it is open
+		t.Fatal(err)
+	}
+	appendAll(t, original, 10, 20, 1)
+	restored := openLog(t, Options{Dir: dir, NoSync: true})
+	appendAll(t, restored, 100, 40, 1)
+	for name, pair := range map[string][2]*Log{"of the original": {original, restored}, "of the copy": {restored, original}} {
+		from, to := pair[0], pair[1]
+		if cursor, err := to.ParseToken(shared); err != nil || cursor != info.Next {
+			t.Errorf("a token from before they parted: %v %v", cursor, err)
+		}
+		if _, err := to.ParseNotificationID(sharedID); err != nil {
+			t.Errorf("an id from before they parted: %v", err)
+		}
+		p := Position{Stream: info.Next.Stream + 5}
+		if _, err := to.ParseToken(from.Token(Cursor(p))); !errors.Is(err, ErrAhead) {
+			t.Errorf("a token %s: %v", name, err)
+		}
+		if _, err := to.ParseNotificationID(from.NotificationID(p)); !errors.Is(err, ErrOtherLog) {
+			t.Errorf("an id %s: %v", name, err)
+		}
 	}
 }
 
@@ -473,7 +555,7 @@ func TestCursorAt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record, err := l.stream.GetMsg(t.Context(), 2)
+	second, err := l.batchAt(t.Context(), 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,8 +564,8 @@ func TestCursorAt(t *testing.T) {
 		want Cursor
 	}{
 		"long before": {before.Add(-time.Hour), Cursor{Stream: 1}},
-		"exactly":     {record.Time, Cursor{Stream: 2}},
-		"just after":  {record.Time.Add(1), Cursor{Stream: 3}},
+		"exactly":     {second.written, Cursor{Stream: 2}},
+		"just after":  {second.written.Add(1), Cursor{Stream: 3}},
 		"future":      {time.Now().Add(time.Hour), info.Next},
 	} {
 		if got, err := l.CursorAt(t.Context(), test.time); err != nil || got != test.want {

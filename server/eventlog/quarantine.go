@@ -2,8 +2,6 @@ package eventlog
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -11,45 +9,38 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
-const (
-	quarantineStream  = "LINKSGATE_QUARANTINE"
-	quarantineSubject = "linksgate.quarantine"
-	// quarantineMark stands before the number in an entry's id.
-	quarantineMark = "-q"
-)
+// quarantineMark stands before the number in an entry's id.
+const quarantineMark = "-q"
 
-// Quarantine keeps requests that were refused. It is a stream of its own beside the log, one message for each entry, bounded
-// in size and age.
+// Quarantine keeps requests that were refused, beside the log, bounded in size and age.
 type Quarantine struct {
-	log       *Log
-	stream    jetstream.Stream
-	releasing chan struct{} // one for each release that writes to the log
+	log   *Log
+	store quarantineStore
 }
 
-// maxReleases is how many releases write to the log at the same time; they share reserveMargin with the writer.
-const maxReleases = 16
+// quarantineStore is where entries are stored, each under a number that grows from one to the next.
+type quarantineStore interface {
+	// add returns nil only if the entry is durable.
+	add(ctx context.Context, data []byte) error
+	// read shows the entries from a number on, up to the last one there was when it began. One that does not hold is shown as an error.
+	read(ctx context.Context, from uint64, yield func(number uint64, data []byte, err error) bool) error
+	// get and remove return errNoEntry if there is none.
+	get(ctx context.Context, number uint64) ([]byte, error)
+	remove(ctx context.Context, number uint64) error
+	// release appends a notification, marshalled, to the log, unless an earlier release of the entry did so.
+	release(ctx context.Context, number uint64, n *linksgatev1.Notification, data []byte) (position Position, before bool, err error)
+	info(ctx context.Context) (entries, bytes uint64, oldest time.Time, err error)
+}
 
 // Quarantine returns the log's quarantine.
 func (l *Log) Quarantine() *Quarantine { return l.quarantine }
 
-func openQuarantine(ctx context.Context, l *Log) (*Quarantine, error) {
-	stream, err := openOrCreate(ctx, l.engine.js, jetstream.StreamConfig{
-		Name:        quarantineStream,
-		Description: "Linksgate requests that were refused",
-		Subjects:    []string{quarantineSubject},
-		MaxAge:      l.options.QuarantineAge,
-		MaxBytes:    l.options.QuarantineBytes,
-		Replicas:    l.options.Replicas,
-	})
-	return &Quarantine{log: l, stream: stream, releasing: make(chan struct{}, maxReleases)}, err
-}
+func newQuarantine(l *Log, store quarantineStore) *Quarantine { return &Quarantine{l, store} }
 
 // Add returns nil only if the entry is durable, under the same policy as the log. Its id must not be set.
 func (q *Quarantine) Add(ctx context.Context, entry *linksgatev1.QuarantineEntry) error {
@@ -60,11 +51,8 @@ func (q *Quarantine) Add(ctx context.Context, entry *linksgatev1.QuarantineEntry
 	if len(data) > MaxRecordBytes {
 		return fmt.Errorf("quarantine: %w", ErrTooLarge)
 	}
-	if err := q.log.engine.checkSpace(); err != nil {
+	if err := q.store.add(ctx, data); err != nil {
 		return fmt.Errorf("quarantine: %w", err)
-	}
-	if _, err := q.log.engine.publish(ctx, &nats.Msg{Subject: quarantineSubject, Data: data}); err != nil {
-		return fmt.Errorf("quarantine: %w: %w", ErrUnavailable, err)
 	}
 	return nil
 }
@@ -107,10 +95,13 @@ func (q *Quarantine) read(ctx context.Context, after string, yield func(*linksga
 		}
 		start = sequence + 1
 	}
-	err := readStored(ctx, q.stream, "", start, func(message storedMessage) bool {
-		entry, err := q.unmarshal(message.sequence, message.data)
+	err := q.store.read(ctx, start, func(number uint64, data []byte, err error) bool {
+		var entry *linksgatev1.QuarantineEntry
+		if err == nil {
+			entry, err = q.unmarshal(number, data)
+		}
 		if err != nil { // the others can be read
-			entry = &linksgatev1.QuarantineEntry{Id: q.id(message.sequence), Detail: err.Error()}
+			entry = &linksgatev1.QuarantineEntry{Id: q.id(number), Detail: err.Error()}
 		}
 		return yield(entry)
 	})
@@ -118,62 +109,6 @@ func (q *Quarantine) read(ctx context.Context, after string, yield func(*linksga
 		return q.log.readError(ctx, fmt.Errorf("read the quarantine: %w", err))
 	}
 	return nil
-}
-
-// storedMessage is a message of a stream.
-type storedMessage struct {
-	sequence uint64
-	time     time.Time
-	subject  string
-	header   nats.Header
-	data     []byte
-}
-
-// readStored shows the messages of a stream, or of some of its subjects, from a sequence on, up to the last one that there was when
-// it began, until yield returns false.
-func readStored(ctx context.Context, stream jetstream.Stream, subjects string, from uint64, yield func(storedMessage) bool) error {
-	consumer, err := createConsumer(ctx, stream, jetstream.ConsumerConfig{
-		FilterSubject: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = stream.DeleteConsumer(context.WithoutCancel(ctx), consumer.CachedInfo().Name) }()
-	for left := consumer.CachedInfo().NumPending; left > 0; {
-		fetched, err := consumer.Fetch(int(min(left, fetchMessages)), jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchMaxWait(fetchWait))
-		if err != nil {
-			return err
-		}
-		got := uint64(0)
-		for message := range fetched.Messages() {
-			got++
-			meta, err := message.Metadata()
-			if err != nil {
-				return err
-			}
-			if !yield(storedMessage{meta.Sequence.Stream, meta.Timestamp, message.Subject(), message.Headers(), message.Data()}) {
-				return nil
-			}
-		}
-		if got == 0 {
-			return checkRead(ctx, consumer, fetched.Error())
-		}
-		left -= min(got, left)
-	}
-	return nil
-}
-
-// checkRead returns nil only if nothing is left to read: removed by somebody else in the meantime. An engine that is slow to answer
-// looks the same to a fetch, and a list that ends there would be a part that is taken for the whole.
-func checkRead(ctx context.Context, consumer jetstream.Consumer, err error) error {
-	if err != nil {
-		return err
-	}
-	info, err := consumer.Info(ctx)
-	if err == nil && info.NumPending > 0 {
-		err = fmt.Errorf("%w: the engine did not deliver what it has", ErrUnavailable)
-	}
-	return err
 }
 
 func (q *Quarantine) unmarshal(sequence uint64, data []byte) (*linksgatev1.QuarantineEntry, error) {
@@ -191,14 +126,11 @@ func (q *Quarantine) Get(ctx context.Context, id string) (*linksgatev1.Quarantin
 	if err != nil {
 		return nil, err
 	}
-	message, err := q.stream.GetMsg(ctx, sequence)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, errNoEntry
-	}
+	data, err := q.store.get(ctx, sequence)
 	if err != nil {
-		return nil, q.log.readError(ctx, err)
+		return nil, err
 	}
-	return q.unmarshal(sequence, message.Data)
+	return q.unmarshal(sequence, data)
 }
 
 var errNoEntry = fmt.Errorf("quarantine entry %w: it was released or purged, or its time was over", ErrNotFound)
@@ -209,14 +141,7 @@ func (q *Quarantine) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	err = q.stream.DeleteMsg(ctx, sequence)
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound), errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful):
-		return errNoEntry
-	case err != nil:
-		return q.log.readError(ctx, err)
-	}
-	return nil
+	return q.store.remove(ctx, sequence)
 }
 
 // Released says what became of a release.
@@ -230,12 +155,8 @@ type Released struct {
 }
 
 // Release appends the notification of an entry to the log and removes the entry. It returns nil only if the notification
-// is durable. However often it is called for one entry, at once or after a crash, the log holds the notification once:
-// what is released has a subject of its own, named after the entry, and the engine stores the first message of a subject
-// only if there is none yet. A crash before the entry is removed leaves it to be released again, with Before.
-//
-// The mark is as old as the log's retention: an entry whose removal was lost, and whose notification has expired since, would
-// be released once more.
+// is durable. However often it is called for one entry, at once or after a crash, the log holds the notification once. A crash before
+// the entry is removed leaves it to be released again, with Before.
 func (q *Quarantine) Release(ctx context.Context, id string, n *linksgatev1.Notification) (Released, error) {
 	sequence, err := q.parseID(id)
 	if err != nil {
@@ -249,7 +170,7 @@ func (q *Quarantine) Release(ctx context.Context, id string, n *linksgatev1.Noti
 	ctx = context.WithoutCancel(ctx)
 	var released Released
 	write := func() (position Position, err error) {
-		position, released.Before, err = q.append(ctx, releaseSubject(sequence, n), appendFramed(nil, data))
+		position, released.Before, err = q.store.release(ctx, sequence, n, data)
 		return position, err
 	}
 	if key, ok := q.log.duplicates.keyOf([]byte(n.GetAccount()), n.GetKind(), n.GetDuplicateKey()); ok {
@@ -267,40 +188,6 @@ func (q *Quarantine) Release(ctx context.Context, id string, n *linksgatev1.Noti
 		return released, fmt.Errorf("remove %s after its release: %w", id, err)
 	}
 	return released, nil
-}
-
-// releaseSubject is the subject of what is released from an entry. Body and arrival take part: the numbers of a quarantine that
-// was lost are given out again.
-func releaseSubject(sequence uint64, n *linksgatev1.Notification) string {
-	sum := sha256.Sum256(fmt.Append(nil, n.GetContentDigest(), n.GetReceivedAt().AsTime().UnixNano()))
-	return releasedSubject + strconv.FormatUint(sequence, 10) + "-" + hex.EncodeToString(sum[:8])
-}
-
-// append stores what was released from an entry, unless that was done before.
-func (q *Quarantine) append(ctx context.Context, subject string, batch []byte) (position Position, before bool, err error) {
-	if err := q.log.engine.checkSpace(); err != nil {
-		return Position{}, false, err
-	}
-	q.releasing <- struct{}{} // given back within publishTimeout
-	defer func() { <-q.releasing }()
-	written := time.Now()
-	if err := q.log.marker.reserve(q.log.tail.stored.Load()); err != nil {
-		return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	ack, err := q.log.engine.publish(ctx, &nats.Msg{Subject: subject, Data: batch}, jetstream.WithExpectLastSequencePerSubject(0))
-	switch {
-	case err == nil:
-		q.log.writer.stats.stored(1, len(batch))
-		q.log.tail.offer(offer{ack.Sequence, written, batch})
-		return Position{Stream: ack.Sequence}, false, nil
-	case isWrongSequence(err):
-		stored, err := q.log.stream.GetLastMsgForSubject(ctx, subject)
-		if err != nil {
-			return Position{}, false, q.log.readError(ctx, err)
-		}
-		return Position{Stream: stored.Sequence}, true, nil
-	}
-	return Position{}, false, fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // released reports whether the notification at a position came from an entry.
@@ -323,16 +210,8 @@ type QuarantineInfo struct {
 
 // Info describes the quarantine.
 func (q *Quarantine) Info(ctx context.Context) (QuarantineInfo, error) {
-	info, err := q.stream.Info(ctx)
-	if err != nil {
-		return QuarantineInfo{}, q.log.readError(ctx, err)
-	}
-	described := QuarantineInfo{
-		Entries: info.State.Msgs, Bytes: info.State.Bytes,
-		MaxBytes: q.log.options.QuarantineBytes, MaxAge: q.log.options.QuarantineAge,
-	}
-	if described.Entries > 0 {
-		described.Oldest = info.State.FirstTime
-	}
-	return described, nil
+	entries, bytes, oldest, err := q.store.info(ctx)
+	return QuarantineInfo{
+		Entries: entries, Bytes: bytes, Oldest: oldest, MaxBytes: q.log.options.QuarantineBytes, MaxAge: q.log.options.QuarantineAge,
+	}, err
 }

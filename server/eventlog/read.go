@@ -7,18 +7,7 @@ import (
 	"iter"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-)
-
-const (
-	// fetchMessages and fetchBytes bound what a reader behind the window holds in memory. The size must exceed that of the
-	// largest message, or it would never be fetched.
-	fetchMessages = 256
-	fetchBytes    = 2 << 20
-	// fetchWait is how long a fetch waits for messages that the stream is known to have.
-	fetchWait = 2 * time.Second
-	// consumerIdle is when the engine forgets a reader that does not come back.
-	consumerIdle = time.Minute
+	"github.com/linksgate/linksgate/server/store"
 )
 
 // ReadOptions say what Read yields.
@@ -81,7 +70,6 @@ type Lag struct {
 func (l *Log) Read(ctx context.Context, from Cursor, options ReadOptions) iter.Seq2[Step, error] {
 	return func(yield func(Step, error) bool) {
 		r := &reader{log: l, options: options, interests: options.Filter.interests(), next: from}
-		defer r.release()
 		if err := r.run(ctx, yield); err != nil {
 			yield(Step{}, err)
 		}
@@ -94,10 +82,7 @@ type reader struct {
 	options   ReadOptions
 	interests []interest
 	next      Cursor
-	lastRead  time.Time          // writing time of the last batch read
-	consumer  jetstream.Consumer // behind the window only
-	position  uint64             // stream sequence that consumer delivers next
-	seen      func(*batch)       // if set, is shown each batch instead of the caller being given its records
+	lastRead  time.Time // writing time of the last batch read
 }
 
 var errStop = errors.New("stop") // the caller does not want more; never leaves this file
@@ -129,12 +114,10 @@ func (r *reader) loop(ctx context.Context, emit func(Step) error) error {
 		var err error
 		switch place {
 		case placeWindow:
-			r.release()
 			err = r.follow(b, emit)
 		case placeBehind:
-			err = r.fetch(ctx, r.log.tail.headInfo().position.Stream, emit)
+			err = r.catchUp(ctx, r.log.tail.headInfo().position.Stream, emit)
 		case placeHead:
-			r.release()
 			err = r.waitAtHead(ctx, emit)
 		}
 		if err != nil {
@@ -165,7 +148,7 @@ func (r *reader) atEnd() bool {
 
 // follow yields what is in the window: the records of a batch, or a gap for all damaged ones from there on.
 func (r *reader) follow(b *batch, emit func(Step) error) error {
-	if !b.damaged || r.seen != nil {
+	if !b.damaged {
 		return r.take(b, emit, StateFollowing)
 	}
 	gap := &Gap{Err: ErrDamaged}
@@ -179,11 +162,6 @@ func (r *reader) follow(b *batch, emit func(Step) error) error {
 // take yields the records of a batch, from the reader's cursor to its end.
 func (r *reader) take(b *batch, emit func(Step) error, state State) error {
 	r.lastRead = b.written
-	if r.seen != nil {
-		r.seen(b)
-		r.next = Cursor{Stream: b.stream + 1}
-		return nil
-	}
 	if b.damaged {
 		r.next = Cursor{Stream: b.stream + 1}
 		return emit(r.step(Step{Gap: &Gap{Err: ErrDamaged, Batches: 1}}, state))
@@ -230,162 +208,59 @@ func (r *reader) waitAtHead(ctx context.Context, emit func(Step) error) error {
 	return err
 }
 
-// fetch reads a bounded piece of the stream, up to a sequence that is known to have been stored.
-func (r *reader) fetch(ctx context.Context, last uint64, emit func(Step) error) error {
-	if err := r.locate(ctx); err != nil {
-		return err
-	}
-	pending := last - r.next.Stream + 1
-	fetched, err := r.consumer.Fetch(int(min(pending, fetchMessages)),
-		jetstream.FetchMaxBytes(fetchBytes), jetstream.FetchMaxWait(fetchWait))
-	if err != nil {
-		return r.log.readError(ctx, err)
-	}
-	got, damaged := false, uint64(0) // damaged ones beside each other are one gap
+// catchUp reads the log up to a stream sequence that is known to have been stored. Damaged batches beside each other are one gap.
+func (r *reader) catchUp(ctx context.Context, last uint64, emit func(Step) error) error {
+	var gap Gap
 	tell := func() error {
-		if damaged == 0 {
+		if gap.Batches == 0 {
 			return nil
 		}
-		gap := &Gap{Err: ErrDamaged, Batches: damaged}
-		damaged = 0
-		return emit(r.step(Step{Gap: gap}, StateReplaying))
+		told := gap
+		gap = Gap{}
+		return emit(r.step(Step{Gap: &told}, StateReplaying))
 	}
-	for message := range fetched.Messages() {
-		b, err := unpackMessage(r.log.id, message)
+	for item, err := range r.log.store.Read(ctx, r.next.Stream) {
 		if err != nil {
 			return r.log.readError(ctx, err)
 		}
-		got = true
-		r.position = b.stream + 1
-		if b.damaged && b.stream == r.next.Stream && r.seen == nil {
-			r.next, r.lastRead = Cursor{Stream: b.stream + 1}, b.written
-			if damaged++; r.atEnd() || ctx.Err() != nil {
-				break
+		b, missing := r.log.unpackItem(item)
+		if missing != nil || b.damaged {
+			if b != nil {
+				missing, r.lastRead = &Gap{Err: ErrDamaged, Batches: 1}, b.written
+			} else {
+				missing.Batches = item.Gap.From + item.Gap.Count - r.next.Stream
 			}
-			continue
+			if gap.Batches > 0 && !errors.Is(gap.Err, missing.Err) {
+				if err := tell(); err != nil {
+					return err
+				}
+			}
+			gap = Gap{Err: missing.Err, Batches: gap.Batches + missing.Batches}
+			r.next.Stream, r.next.Index = r.next.Stream+missing.Batches, 0
+		} else {
+			if err := tell(); err != nil {
+				return err
+			}
+			if err := r.take(b, emit, StateReplaying); err != nil {
+				return err
+			}
 		}
-		if err := tell(); err != nil {
-			return err
-		}
-		if err := r.skipTo(ctx, b.stream, emit); err != nil {
-			return err
-		}
-		if r.atEnd() {
-			return nil
-		}
-		if err := r.take(b, emit, StateReplaying); err != nil {
-			return err
-		}
-		if r.atEnd() || ctx.Err() != nil {
-			return nil
-		}
-	}
-	if err := tell(); err != nil {
-		return err
-	}
-	if r.atEnd() || ctx.Err() != nil {
-		return nil
-	}
-	if err := fetched.Error(); err != nil {
-		r.release() // the consumer may be gone; a new one is made where the reader stands
-		if !got && !errors.Is(err, jetstream.ErrNoHeartbeat) {
-			return r.pause(ctx, err)
+		if r.atEnd() || r.next.Stream > last || ctx.Err() != nil {
+			break
 		}
 	}
-	if !got {
-		return r.skipMissing(ctx, emit)
-	}
-	return nil
+	return tell()
 }
 
-// locate makes sure that a consumer of the engine stands at the reader's cursor.
-func (r *reader) locate(ctx context.Context) error {
-	if r.consumer != nil && r.position == r.next.Stream {
-		return nil
-	}
-	r.release()
-	consumer, err := createConsumer(ctx, r.log.stream, jetstream.ConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.next.Stream,
-	})
-	if err != nil {
-		return r.log.readError(ctx, fmt.Errorf("open a reader: %w", err))
-	}
-	r.consumer, r.position = consumer, r.next.Stream
-	return nil
-}
-
-// createConsumer creates a consumer that leaves nothing behind.
-func createConsumer(ctx context.Context, stream jetstream.Stream, config jetstream.ConsumerConfig) (jetstream.Consumer, error) {
-	config.AckPolicy = jetstream.AckNonePolicy
-	config.InactiveThreshold = consumerIdle
-	config.MemoryStorage = true
-	config.Replicas = 1
-	return stream.CreateConsumer(ctx, config)
-}
-
-// release gives the consumer back to the engine. It is only a courtesy: the engine forgets idle ones.
-func (r *reader) release() {
-	if r.consumer == nil {
-		return
-	}
-	name := r.consumer.CachedInfo().Name
-	r.consumer = nil
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	if err := r.log.stream.DeleteConsumer(ctx, name); err != nil {
-		r.log.options.Logger.Debug("a reader could not be given back", "error", err)
-	}
-}
-
-// skipTo tells of a gap if a batch is not the one that the reader expects next.
-func (r *reader) skipTo(ctx context.Context, stream uint64, emit func(Step) error) error {
-	if stream <= r.next.Stream {
-		return nil
-	}
-	state, err := r.log.state(ctx)
-	if err != nil {
-		return err
-	}
-	gap := &Gap{Err: ErrDamaged, Batches: stream - r.next.Stream}
-	if r.next.Stream < state.FirstSeq && !r.log.marker.lost(r.next.Stream) {
-		gap.Err = ErrExpired
-	}
-	r.next = Cursor{Stream: stream}
-	return emit(r.step(Step{Gap: gap}, StateReplaying))
-}
-
-// skipMissing finds out why the engine delivered nothing although the stream goes on, and tells of the gap.
-func (r *reader) skipMissing(ctx context.Context, emit func(Step) error) error {
-	state, err := r.log.state(ctx)
-	if err != nil {
-		return err
-	}
-	message, err := r.log.stream.GetMsg(ctx, r.next.Stream, jetstream.WithGetMsgSubject(allSubjects)) // the first one from there on
+// unpackItem unpacks what the store yields: a batch, or a gap.
+func (l *Log) unpackItem(item store.Item) (*batch, *Gap) {
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound) && state.LastSeq >= r.next.Stream:
-		return r.skipTo(ctx, state.LastSeq+1, emit)
-	case err == nil && message.Sequence > r.next.Stream:
-		return r.skipTo(ctx, message.Sequence, emit)
+	case item.Gap.Count == 0:
+		return unpack(l.id, item.Epoch, item.Sequence, item.Time, item.Data), nil
+	case item.Gap.Reason == store.Expired:
+		return nil, &Gap{Err: ErrExpired, Batches: item.Gap.Count}
 	}
-	// Slow rather than missing, as far as can be told. Asking again from a new consumer.
-	r.release()
-	return r.pause(ctx, err)
-}
-
-// pause waits a moment before the engine is asked again. A closed log ends the reading.
-func (r *reader) pause(ctx context.Context, err error) error {
-	if r.log.tail.isClosed() {
-		return ErrClosed
-	}
-	if err != nil {
-		r.log.options.Logger.Debug("reading the log again", "error", err)
-	}
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(100 * time.Millisecond):
-		return nil
-	}
+	return nil, &Gap{Err: ErrDamaged, Batches: item.Gap.Count}
 }
 
 // CursorAt returns the place before the first notification written at or after a time; the place after the head if there is
@@ -406,59 +281,47 @@ func (l *Log) cursorAt(ctx context.Context, info Info, t time.Time) (_ Cursor, e
 	case !info.FirstWritten.Before(t):
 		return info.First, nil
 	}
-	r := reader{log: l}
-	r.consumer, err = createConsumer(ctx, l.stream, jetstream.ConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartTimePolicy, OptStartTime: &t,
-	})
+	stream, err := l.store.Find(ctx, t)
 	if err != nil {
 		return Cursor{}, l.readError(ctx, fmt.Errorf("find a time in the log: %w", err))
 	}
-	defer r.release()
-	if r.consumer.CachedInfo().NumPending == 0 {
-		return info.Next, nil
-	}
-	message, err := r.consumer.Next(jetstream.FetchMaxWait(fetchWait))
-	if err != nil {
-		return Cursor{}, l.readError(ctx, fmt.Errorf("find a time in the log: %w", err))
-	}
-	meta, err := message.Metadata()
-	if err != nil {
-		return Cursor{}, l.readError(ctx, err)
-	}
-	return Cursor{Stream: meta.Sequence.Stream}, nil
+	return Cursor{Stream: stream}, nil
 }
 
 var errNoNotification = fmt.Errorf("notification %w", ErrNotFound)
 
 // Get returns the notification at a position. Errors: ErrNotFound, ErrExpired, ErrDamaged, ErrUnavailable, ErrClosed.
 func (l *Log) Get(ctx context.Context, p Position) (*Record, error) {
-	b, place := l.tail.at(Cursor(p))
-	if place != placeWindow {
-		state, err := l.state(ctx)
-		switch {
-		case err != nil:
-			return nil, err
-		case p.Stream > state.LastSeq:
-			return nil, errNoNotification
-		case p.Stream < state.FirstSeq && l.marker.lost(p.Stream):
-			return nil, ErrDamaged
-		case p.Stream < state.FirstSeq:
-			return nil, ErrExpired
-		}
-		message, err := l.stream.GetMsg(ctx, p.Stream)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return nil, ErrDamaged
-		}
-		if err != nil {
-			return nil, l.readError(ctx, err)
-		}
-		b = unpack(l.id, message.Sequence, message.Time, message.Data)
-	}
+	b, err := l.batchAt(ctx, p.Stream)
 	switch {
+	case err != nil:
+		return nil, err
 	case b.damaged:
 		return nil, ErrDamaged
 	case p.Index >= len(b.records):
 		return nil, errNoNotification
 	}
 	return &b.records[p.Index], nil
+}
+
+// batchAt returns a record batch, from the window or from the store.
+func (l *Log) batchAt(ctx context.Context, stream uint64) (*batch, error) {
+	b, place := l.tail.at(Cursor{Stream: stream})
+	switch place {
+	case placeWindow:
+		return b, nil
+	case placeHead:
+		return nil, errNoNotification
+	}
+	for item, err := range l.store.Read(ctx, stream) {
+		if err != nil {
+			return nil, l.readError(ctx, err)
+		}
+		b, gap := l.unpackItem(item)
+		if gap != nil {
+			return nil, gap.Err
+		}
+		return b, nil
+	}
+	return nil, errNoNotification
 }

@@ -95,6 +95,7 @@ func (r *Record) ICCIDs() iter.Seq[[]byte] {
 // batch is one unpacked record batch.
 type batch struct {
 	stream  uint64
+	epoch   uint32
 	written time.Time // by the clock of the log
 	records []Record
 	size    int // bytes of memory
@@ -117,8 +118,8 @@ func appendFramed(dst, notification []byte) []byte {
 
 // unpack reads a stored record batch and gives each notification its id, token and sequence, without unmarshalling it: a
 // protobuf message may be extended by appending or prepending fields. A batch that cannot be read is returned as damaged.
-func unpack(id logID, stream uint64, written time.Time, data []byte) *batch {
-	b := &batch{stream: stream, written: written}
+func unpack(id logID, epoch uint32, stream uint64, written time.Time, data []byte) *batch {
+	b := &batch{stream: stream, epoch: epoch, written: written}
 	count, err := countFramed(data)
 	if err != nil {
 		b.damaged = true
@@ -134,7 +135,7 @@ func unpack(id logID, stream uint64, written time.Time, data []byte) *batch {
 		r := &b.records[i]
 		r.Position = Position{Stream: stream, Index: i}
 		r.Next = after(stream, i, count)
-		if buf = r.frame(buf, id, stored); buf == nil {
+		if buf = r.frame(buf, id, epoch, stored); buf == nil {
 			b.records, b.damaged = nil, true
 			return b
 		}
@@ -144,13 +145,13 @@ func unpack(id logID, stream uint64, written time.Time, data []byte) *batch {
 }
 
 // frameOverhead is what tag, length, id, token and sequence of a notification take, generously.
-const frameOverhead = 2 + 4 + (2 + 13 + 1 + 20) + (2 + tokenLen) + 11
+const frameOverhead = 2 + 4 + (2 + 13 + 1 + 7 + 1 + 20) + (2 + 34) + 11
 
 // frame appends a stored notification to a buffer with enough room, as one element of Batch.notifications with what follows from
 // the record's position, and lets the record have it. It returns nil if the notification cannot be read.
-func (r *Record) frame(buf []byte, id logID, stored []byte) []byte {
+func (r *Record) frame(buf []byte, id logID, epoch uint32, stored []byte) []byte {
 	var prefix [frameOverhead]byte
-	p := appendPlace(prefix[:0], id, r)
+	p := appendPlace(prefix[:0], id, epoch, r)
 	start := len(buf)
 	buf = protowire.AppendTag(buf, fieldNotifications, protowire.BytesType)
 	buf = protowire.AppendVarint(buf, uint64(len(p)+len(stored)))
@@ -165,12 +166,12 @@ func (r *Record) frame(buf []byte, id logID, stored []byte) []byte {
 }
 
 // appendPlace appends the fields that follow from a record's position.
-func appendPlace(dst []byte, id logID, r *Record) []byte {
+func appendPlace(dst []byte, id logID, epoch uint32, r *Record) []byte {
 	var text [64]byte
 	dst = protowire.AppendTag(dst, fieldID, protowire.BytesType)
-	dst = protowire.AppendBytes(dst, id.appendID(text[:0], r.Position))
+	dst = protowire.AppendBytes(dst, id.appendID(text[:0], epoch, r.Position))
 	dst = protowire.AppendTag(dst, fieldToken, protowire.BytesType)
-	dst = protowire.AppendBytes(dst, id.appendToken(text[:0], r.Next))
+	dst = protowire.AppendBytes(dst, id.appendToken(text[:0], epoch, r.Next))
 	dst = protowire.AppendTag(dst, fieldSequence, protowire.VarintType)
 	return protowire.AppendVarint(dst, r.Position.Sequence())
 }

@@ -2,48 +2,36 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/store"
 )
 
-// preload is how many record batches the window is filled with when the log is opened.
-const preload = 512
+const (
+	// preload is how many record batches the window is filled with when the log is opened.
+	preload = 512
+	// retainedEvery is how often the window learns what is not retained any more.
+	retainedEvery = 500 * time.Millisecond
+)
 
-// tail is the one reader that follows the stream. It keeps the newest batches in a window and wakes readers that wait for
-// what has arrived.
+// tail is the end of the log: a window of the newest batches, unpacked once, and those who wait for what arrives.
 //
-// An external stream has other writers too, so it is followed with a consumer. The embedded one has not: there the writer hands
-// over what it has just stored, and the stream is read only for what was not handed over. That saves reading everything back,
-// and much memory: the engine keeps each of its blocks that was read in memory for some seconds after the last read.
+// The writer adds what it has stored. What others have stored in a log that gateways share comes by following it.
 type tail struct {
 	log      *Log
 	maxBytes int
-	start    uint64 // stream sequence that it began with
-	offers   chan offer
-	stored   atomic.Uint64 // the greatest stream sequence that was acknowledged; embedded only
 
-	mu      sync.Mutex
-	window  []*batch                          // mu; consecutive stream sequences, the last is the head's
-	bytes   int                               // mu; memory of window
-	head    headInfo                          // mu
-	waiting map[interest]map[*waiter]struct{} // mu
-	closed  bool                              // mu
+	mu       sync.Mutex
+	window   []*batch                          // mu; consecutive stream sequences, the last is the head's
+	bytes    int                               // mu; memory of window
+	head     headInfo                          // mu
+	retained uint64                            // mu; the first stream sequence that may be read
+	waiting  map[interest]map[*waiter]struct{} // mu
+	closed   bool                              // mu
 }
-
-// offer is a batch that was stored just now.
-type offer struct {
-	stream  uint64
-	written time.Time
-	data    []byte
-}
-
-// maxOffers bounds what waits to be taken over. What does not fit is read from the stream.
-const maxOffers = 64
 
 // headInfo is the newest notification that the tail has seen.
 type headInfo struct {
@@ -65,34 +53,28 @@ func (w *waiter) signal() {
 	}
 }
 
-// newTail returns a tail that will start a little before the end of the stream.
-func newTail(l *Log, state jetstream.StreamState) *tail {
+// newTail returns a tail that begins a little before the end of a log.
+func newTail(l *Log, info store.Info) *tail {
 	t := &tail{
-		log: l, maxBytes: l.options.WindowBytes, offers: make(chan offer, maxOffers),
-		waiting: make(map[interest]map[*waiter]struct{}),
+		log: l, maxBytes: l.options.WindowBytes, retained: info.First, waiting: make(map[interest]map[*waiter]struct{}),
 	}
-	t.stored.Store(state.LastSeq)
-	start := state.LastSeq + 1
-	if state.Msgs > 0 {
-		start = max(state.FirstSeq, start-min(preload, start))
-	} else {
-		t.head.written = state.LastTime
-	}
-	t.start = start
-	t.head.position.Stream = start - 1
+	t.head = headInfo{Position{Stream: max(info.First, info.Next-min(preload, info.Next)) - 1}, info.LastTime}
 	return t
 }
 
-// run follows the stream until ctx ends.
+// run follows the log until ctx ends.
 func (t *tail) run(ctx context.Context) {
-	follow := t.follow
-	if t.log.engine.embedded() {
-		follow = t.takeOver
-	}
 	for ctx.Err() == nil {
-		err := follow(ctx)
-		if ctx.Err() != nil {
+		next := t.headInfo().position.Stream + 1
+		err := t.log.store.Wait(ctx, next)
+		if err == nil {
+			err = t.catchUp(ctx)
+		}
+		if ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
 			return
+		}
+		if err == nil {
+			continue
 		}
 		t.log.options.Logger.Warn("following the log was interrupted", "error", err)
 		select {
@@ -102,98 +84,66 @@ func (t *tail) run(ctx context.Context) {
 	}
 }
 
-// offer tells the tail what was stored. It never waits. The tail of an external stream finds out by itself.
-func (t *tail) offer(o offer) {
-	if !t.log.engine.embedded() {
-		return
-	}
-	raise(&t.stored, o.stream)
-	select {
-	case t.offers <- o:
-	default: // takeOver is busy, and will see that it is behind
-	}
-}
-
-// takeOver takes what the writer stores, until that fails or ctx ends.
-func (t *tail) takeOver(ctx context.Context) error {
-	for {
-		// What was not handed over: the log as it was opened, what found no room, what was stored although the acknowledgement
-		// came too late.
-		if len(t.offers) == 0 {
-			if err := t.catchUp(ctx, t.stored.Load()); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case o := <-t.offers:
-			if err := t.catchUp(ctx, o.stream-1); err != nil {
-				return err
-			}
-			t.take(unpack(t.log.id, o.stream, o.written, o.data))
-		}
-	}
-}
-
-// catchUp reads the stream up to a sequence.
-func (t *tail) catchUp(ctx context.Context, last uint64) error {
-	next := t.headInfo().position.Stream + 1
-	if next > last {
-		return nil
-	}
-	r := &reader{log: t.log, next: Cursor{Stream: next}, seen: t.take}
-	defer r.release()
-	for !t.isClosed() && r.next.Stream <= last {
-		if err := r.fetch(ctx, last, func(Step) error { return nil }); err != nil {
+// catchUp reads the log up to its end.
+func (t *tail) catchUp(ctx context.Context) error {
+	for item, err := range t.log.store.Read(ctx, t.headInfo().position.Stream+1) {
+		if err != nil {
 			return err
 		}
+		b, gap := t.log.unpackItem(item)
+		if gap != nil { // readers are told, who find it in the log
+			t.advance(headInfo{Position{Stream: item.Gap.From + item.Gap.Count - 1}, t.headInfo().written})
+			continue
+		}
+		t.take(b)
 	}
-	t.advance(headInfo{Position{Stream: last}, time.Now()}) // past what cannot be read; readers are told
 	return nil
+}
+
+// stored takes over what the writer has stored, unless others may have stored something before it that is not here yet.
+func (t *tail) stored(entry store.Entry, data []byte) {
+	t.log.epochs.add(entry.Epoch, entry.Sequence)
+	if t.log.shared() && t.headInfo().position.Stream+1 != entry.Sequence {
+		return // run finds it
+	}
+	t.take(unpack(t.log.id, entry.Epoch, entry.Sequence, entry.Time, data))
+}
+
+// watchRetention makes what is not retained any more unreadable here too, until ctx ends.
+func (t *tail) watchRetention(ctx context.Context) {
+	ticker := time.NewTicker(retainedEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		info, err := t.log.store.Info(ctx)
+		if err != nil {
+			continue // the next time
+		}
+		t.log.epochs.trim(info.First)
+		t.mu.Lock()
+		t.retained = info.First
+		for len(t.window) > 0 && t.window[0].stream < t.retained {
+			t.drop()
+		}
+		t.mu.Unlock()
+	}
+}
+
+// drop takes the oldest batch out of the window. The caller holds mu.
+func (t *tail) drop() {
+	t.bytes -= t.window[0].size
+	t.window[0] = nil
+	t.window = t.window[1:]
 }
 
 // take makes a batch the head, and lets the index of duplicates know.
 func (t *tail) take(b *batch) {
 	t.log.duplicates.learnBatch(b)
 	t.add(b)
-}
-
-// follow reads the stream from after the head until that fails or ctx ends.
-func (t *tail) follow(ctx context.Context) error {
-	consumer, err := t.log.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:   t.headInfo().position.Stream + 1,
-	})
-	if err != nil {
-		return err
-	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(256, 8<<20))
-	if err != nil {
-		return err
-	}
-	defer messages.Stop()
-	defer context.AfterFunc(ctx, messages.Stop)()
-	for {
-		message, err := messages.Next()
-		if err != nil {
-			return err
-		}
-		b, err := unpackMessage(t.log.id, message)
-		if err != nil {
-			return err
-		}
-		t.take(b)
-	}
-}
-
-// unpackMessage unpacks a message of the stream.
-func unpackMessage(id logID, message jetstream.Msg) (*batch, error) {
-	meta, err := message.Metadata()
-	if err != nil {
-		return nil, err
-	}
-	return unpack(id, meta.Sequence.Stream, meta.Timestamp, message.Data()), nil
 }
 
 // add makes a batch the head.
@@ -210,9 +160,7 @@ func (t *tail) add(b *batch) {
 	t.window = append(t.window, b)
 	t.bytes += b.size
 	for t.bytes > t.maxBytes && len(t.window) > 1 {
-		t.bytes -= t.window[0].size
-		t.window[0] = nil
-		t.window = t.window[1:]
+		t.drop()
 	}
 	t.head = headInfo{Position{Stream: b.stream, Index: max(len(b.records)-1, 0)}, b.written}
 	t.wake(b)
@@ -269,7 +217,7 @@ func (t *tail) at(c Cursor) (*batch, place) {
 	if c.Stream > t.head.position.Stream {
 		return nil, placeHead
 	}
-	if len(t.window) == 0 || c.Stream < t.window[0].stream {
+	if len(t.window) == 0 || c.Stream < t.window[0].stream || c.Stream < t.retained {
 		return nil, placeBehind
 	}
 	return t.window[c.Stream-t.window[0].stream], placeWindow

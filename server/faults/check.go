@@ -166,7 +166,6 @@ func (c *checker) checkName(s *Sent, id string) {
 	switch {
 	case s.ID == id:
 	case s.ID == "" && s.Err != nil: // the answer broke off after its status, which is promise enough
-	case c.Reported.Renamed && sequenceOf(s.ID) == sequenceOf(id):
 	default:
 		c.add(Misnamed, "number %d was answered with id %q and is %s", s.Number, s.ID, id)
 	}

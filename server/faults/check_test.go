@@ -93,8 +93,6 @@ func TestCheckFindsEachViolation(t *testing.T) {
 			lose(h)
 			h.Log.Gaps, h.Log.Missing, h.Reported.Damaged = []*linksgatev1.Gap{{RecordBatches: 1}}, []Range{{5, 5}}, true
 		}},
-		{"renamed and reported", nil, func(h *History) { h.Sent[1].ID, h.Reported.Renamed = "new"+id(2), true }},
-		{"renamed with another sequence", []Rule{Misnamed}, func(h *History) { h.Sent[1].ID, h.Reported.Renamed = "new"+id(3), true }},
 		{"never sent", []Rule{Unknown}, func(h *History) { h.Sent = slices.Delete(h.Sent, 2, 3) }},
 		{"stored twice", []Rule{Duplicated}, func(h *History) {
 			again := *inLog(h, 3)

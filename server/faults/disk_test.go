@@ -121,7 +121,7 @@ func (s *scene) recover() (ends int) {
 
 // failWrites makes some writes to files of records fail.
 func failWrites(s *scene, r *rand.Rand) {
-	s.failFor(r, faultfs.Fault{Ops: faultfs.OpWrite, Err: syscall.EIO, Name: "*.blk", After: r.IntN(50), Times: 1 + r.IntN(3)})
+	s.failFor(r, faultfs.Fault{Ops: faultfs.OpWrite, Err: syscall.EIO, Name: "*.seg", After: r.IntN(50), Times: 1 + r.IntN(3)})
 }
 
 // failFor makes operations fail until the gateway has felt it, for a second or two at most, and waits until it has recovered.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -25,8 +24,6 @@ type Range struct{ First, Last uint64 }
 type Report struct {
 	// Damaged says that something is wrong, so that readers may be told of gaps.
 	Damaged bool
-	// Renamed says that the log has lost its name: ids are new, sequences are not.
-	Renamed bool
 	// Batches that are lost.
 	Batches []Range
 	// Quarantine says that entries of the quarantine are lost.
@@ -64,23 +61,18 @@ func missing(before uint64, gap *linksgatev1.Gap) Range {
 
 // doctorLine is a line of the report in JSON: of a problem, or the summary.
 type doctorLine struct {
-	Stream       string
-	File         string
-	First        uint64 `json:"first_stream_sequence"`
-	Last         uint64 `json:"last_stream_sequence"`
-	Problem      string
+	Store        string
+	First        uint64  `json:"first_stream_sequence"`
+	Last         uint64  `json:"last_stream_sequence"`
 	RecordBlocks *uint64 `json:"record_batches"` // only in the summary
 }
 
 // examineTimeout bounds an examination. The directories of tests are small.
 const examineTimeout = 20 * time.Second
 
-// Examine has the doctor examine the data directory of a gateway that does not run.
-func (g *Gateway) Examine(scratch string) (Report, error) {
-	if g.process != nil {
-		return Report{}, errors.New("examine the data directory: the gateway runs")
-	}
-	cmd := g.command("doctor", "--json", "--scratch", scratch, g.settings.LogDir)
+// Examine has the doctor examine the data directory of a gateway.
+func (g *Gateway) Examine() (Report, error) {
+	cmd := g.command("doctor", "--json", g.settings.LogDir)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	timeout := time.AfterFunc(examineTimeout, func() { _ = cmd.Process.Kill() })
@@ -91,38 +83,29 @@ func (g *Gateway) Examine(scratch string) (Report, error) {
 		return Report{}, fmt.Errorf("doctor: %w\n%s%s", err, out, lastLines(stderr.String()))
 	}
 	report := Report{Damaged: err != nil, Text: string(out)}
-	cutOff := false
 	for text := range bytes.Lines(out) {
 		var line doctorLine
 		if err := json.Unmarshal(text, &line); err != nil {
 			return Report{}, fmt.Errorf("read what doctor says: %w", err)
 		}
 		if line.RecordBlocks != nil {
-			if cutOff { // the log ends earlier than it did
-				report.Batches = append(report.Batches, Range{line.Last + 1, math.MaxUint64})
-			}
 			continue
 		}
-		cutOff = report.add(line) || cutOff
+		report.add(line)
 	}
 	return report, nil
 }
 
-// add takes in a problem. It reports whether the problem is with a file of records of the log.
-func (r *Report) add(line doctorLine) (records bool) {
-	switch {
-	case line.Stream == "LINKSGATE_QUARANTINE":
+// add takes in a problem.
+func (r *Report) add(line doctorLine) {
+	switch line.Store {
+	case "quarantine":
 		r.Quarantine = true
-	case line.Stream == "LINKSGATE_GROUPS":
+	case "groups":
 		r.Groups = true
-	case line.Stream == "LINKSGATE_PARKED":
+	case "parked":
 		r.Parked++
-	case line.First > 0:
+	default:
 		r.Batches = append(r.Batches, Range{line.First, line.Last})
-	case strings.HasSuffix(line.File, ".blk"):
-		return true
-	case strings.HasSuffix(line.File, "meta.inf"):
-		r.Renamed = true
 	}
-	return false
 }

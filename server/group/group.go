@@ -63,7 +63,7 @@ var (
 // Groups is the shared work of one gateway. Its methods may be called concurrently.
 type Groups struct {
 	log     *eventlog.Log
-	store   *eventlog.Groups
+	store   eventlog.Groups
 	logger  *slog.Logger
 	numbers atomic.Uint64 // of the newest lease
 	stats   Stats

@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -121,6 +122,10 @@ type batch struct {
 	items    []item
 	open     int    // items that are not settled
 	revision uint64 // of the progress that is stored; 0 if none
+	version  uint64 // counts what was acknowledged
+	stored   uint64 // version that is stored
+
+	storing sync.Mutex // held, before the session's mu, while it is stored
 }
 
 type state uint8

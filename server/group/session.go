@@ -51,7 +51,7 @@ type session struct {
 	ended      chan struct{}  // closed when end has done its work
 	endOnce    sync.Once
 
-	reader      *eventlog.GroupReader
+	reader      eventlog.GroupReader
 	incarnation incarnation
 	signer      *signer
 	before      uint64 // the newest lease when the session began
@@ -123,7 +123,8 @@ func (s *session) attach() error {
 	s.earlier = s.reader.Outstanding()
 	s.seen = s.earlier.Read
 	s.ledger = newLedger(rulesOf(record.GetGroup()))
-	s.ledger.complete = !s.ledger.rules.ordered // else when readLog says so
+	// A reader that is the only one delivers in the order of the log. Else readLog says when all that was delivered before is here.
+	s.ledger.complete = !s.ledger.rules.ordered || s.reader.Durable()
 	s.record, s.revision, s.filter = record, revision, eventlog.FilterOf(record.GetGroup().GetFilter())
 	return nil
 }

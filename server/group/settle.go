@@ -111,7 +111,8 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 	results := make([]*linksgatev1.LeaseResult, len(actions))
 	leases := make([]lease, len(actions))
 	parking := make(map[int]chan struct{})
-	var elsewhere []int
+	touched := make(map[*batch]uint64) // by acknowledgements, and their version
+	var acknowledged, elsewhere []int
 	for i, a := range actions {
 		l, ok := s.signer.parse(a.token)
 		leases[i] = l
@@ -141,6 +142,11 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 			if it.parking && results[i].GetOutcome() == linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK {
 				parking[i] = it.parkedSoon()
 			}
+			if a.kind == actionAcknowledge && results[i].GetOutcome() == linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK {
+				it.batch.version++
+				touched[it.batch] = it.batch.version
+				acknowledged = append(acknowledged, i)
+			}
 		case a.kind == actionAcknowledge && s.recent.has(l.number):
 			results[i] = ok()
 		case s.ledger.isShelved(l):
@@ -157,6 +163,14 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 	s.settling.Add(1)
 	s.mu.Unlock()
 
+	if len(touched) > 0 && s.reader.Durable() {
+		if err := s.persist(ctx, touched); err != nil {
+			s.groups.logger.Error("acknowledgements not stored", "group", s.name, "error", err)
+			for _, i := range acknowledged {
+				results[i] = unavailable()
+			}
+		}
+	}
 	if len(elsewhere) > 0 && far {
 		s.settleElsewhere(ctx, actions, leases, elsewhere, results)
 	}

@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -98,10 +99,14 @@ func (s *session) writeOut(ctx context.Context) bool {
 			done = false
 		}
 	}
-	for _, b := range toSettle {
-		// A crash before this leaves the batch to come again, settled notifications and all.
-		if err := b.claim.Settle(ctx); err != nil {
-			s.groups.logger.Warn("a record batch could not be settled and will come again", "group", s.name, "error", err)
+	if len(toSettle) > 0 {
+		claims := make([]*eventlog.Claim, len(toSettle))
+		for i, b := range toSettle {
+			claims[i] = b.claim
+		}
+		// What was acknowledged of them is durable already, where that is promised: see persist.
+		if err := s.reader.Settle(ctx, claims); err != nil {
+			s.groups.logger.Warn("record batches not settled, they will come again", "group", s.name, "error", err)
 		}
 	}
 	return done
@@ -110,6 +115,8 @@ func (s *session) writeOut(ctx context.Context) bool {
 // storeProgress stores what is known of a batch before any of it is delivered again. If that fails, it is delivered all the same:
 // an attempt that is forgotten when the gateway dies is better than a notification that waits for a disk.
 func (s *session) storeProgress(ctx context.Context, record *linksgatev1.GroupRecord, b *batch) {
+	b.storing.Lock()
+	defer b.storing.Unlock()
 	if err := s.putProgress(ctx, record, b, true); err != nil && ctx.Err() == nil {
 		s.groups.logger.Warn("an attempt could not be recorded", "group", s.name, "error", err)
 	}
@@ -169,6 +176,62 @@ func (s *session) adopt(b *batch, theirs *linksgatev1.BatchProgress, now time.Ti
 		s.ledger.settle(it, now)
 	}
 	s.wakeWriter()
+}
+
+// persist makes durable what was acknowledged of batches. Acknowledgements that are made at the same moment share what is written.
+func (s *session) persist(ctx context.Context, touched map[*batch]uint64) error {
+	ctx = context.WithoutCancel(ctx) // what is written for others too does not end with one caller
+	errs := make(chan error, len(touched)+1)
+	var settled []*eventlog.Claim
+	var storing sync.WaitGroup
+	for b, version := range touched {
+		s.mu.Lock()
+		open := b.open
+		s.mu.Unlock()
+		if open == 0 {
+			settled = append(settled, b.claim)
+			continue
+		}
+		storing.Go(func() { errs <- s.persistBatch(ctx, b, version) })
+	}
+	if len(settled) > 0 {
+		errs <- s.reader.Settle(ctx, settled)
+	}
+	storing.Wait()
+	close(errs)
+	var failed error
+	for err := range errs {
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
+// persistBatch stores what is known of a batch, unless somebody else stored that version or a later one.
+func (s *session) persistBatch(ctx context.Context, b *batch, version uint64) error {
+	b.storing.Lock()
+	defer b.storing.Unlock()
+	s.mu.Lock()
+	record, stored, now, open := s.record, b.stored, b.version, b.open
+	s.mu.Unlock()
+	if stored >= version {
+		return nil
+	}
+	if open == 0 { // the last of it was acknowledged meanwhile
+		return s.reader.Settle(ctx, []*eventlog.Claim{b.claim})
+	}
+	if err := s.putProgress(ctx, record, b, true); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	open = b.open
+	if open > 0 {
+		b.stored = max(b.stored, now)
+	}
+	s.mu.Unlock()
+	if open == 0 { // perhaps before it was stored
+		return s.reader.Settle(ctx, []*eventlog.Claim{b.claim})
+	}
+	return nil
 }
 
 // storeParked parks a notification. It reports whether it is parked.

@@ -71,6 +71,8 @@ func toStatus(err error) (*status.Status, bool) {
 	switch {
 	case errors.Is(err, eventlog.ErrOtherLog):
 		return describe(codes.FailedPrecondition, "OTHER_LOG", err.Error(), nil), true
+	case errors.Is(err, eventlog.ErrAhead):
+		return describe(codes.DataLoss, "AHEAD_OF_HEAD", err.Error(), nil), true
 	case errors.As(err, &field):
 		return describe(codes.InvalidArgument, "INVALID_ARGUMENT", err.Error(), nil, &errdetails.BadRequest{
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field.field, Description: field.problem}},
@@ -91,8 +93,6 @@ func toStatus(err error) (*status.Status, bool) {
 		return describe(codes.OutOfRange, "EXPIRED", err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrDamaged):
 		return describe(codes.DataLoss, "DAMAGED", err.Error(), nil), true
-	case errors.Is(err, eventlog.ErrAhead):
-		return describe(codes.DataLoss, "AHEAD_OF_HEAD", err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrNotFound):
 		return describe(codes.NotFound, "NOT_FOUND", err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrTooLarge):

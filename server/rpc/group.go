@@ -19,7 +19,7 @@ type groupServer struct {
 	linksgatev1.UnimplementedGroupServiceServer
 	server *Server
 	groups *group.Groups
-	parked *eventlog.Groups
+	parked eventlog.Groups
 }
 
 // CreateGroup implements [linksgatev1.GroupServiceServer].

@@ -14,11 +14,13 @@ import (
 	"time"
 )
 
+// Bounds of what is stored, in bytes.
 const (
-	// MaxEntry is the most bytes that the data of one entry of a log may have.
+	// MaxEntry is the most that the data of one entry of a log may have.
 	MaxEntry = 1 << 20
-	// MaxKey and MaxValue are the most bytes that a key and a value of a table may have.
-	MaxKey   = 512
+	// MaxKey is the most that a key of a table may have.
+	MaxKey = 512
+	// MaxValue is the most that a value of a table may have.
 	MaxValue = 1 << 20
 )
 

@@ -9,7 +9,7 @@
 //	entry:   head | key | payload | padding | head again | key again | padding
 //
 // A segment is created with its whole size, in zeros that were written and synced, so that the sync of an entry need not wait
-// for the file system's own journal. A sealed segment ends behind its entries: with an index (about every 64 KiB: sequence,
+// for the file system's own journal. A sealed segment ends behind its entries: with an index (a sign, and about every 64 KiB: sequence,
 // time, offset; for a table its keys too) and, twice, a summary that says where the index is and which entry is the last.
 //
 // Entries begin at multiples of 8. A head has a checksum of itself and its key, and one of the payload; both are CRC-32C that

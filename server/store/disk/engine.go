@@ -100,6 +100,9 @@ func Open(_ context.Context, options Options) (*Engine, error) {
 	if options.NoSync {
 		e.sync = func(*os.File) error { return nil }
 	}
+	if err := syncDir(filepath.Dir(filepath.Clean(options.Dir)), e.sync); err != nil {
+		return nil, errors.Join(fmt.Errorf("open data directory: %w", err), lock.Close())
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	e.stop = stop
 	e.background.Go(func() { e.maintain(ctx) })
@@ -149,11 +152,8 @@ func create[T closer](e *Engine, name string, open func(dir string) (T, error)) 
 		return opened, fmt.Errorf("open %s: %w", name, err)
 	}
 	dir := filepath.Join(e.options.Dir, name)
-	err = os.Mkdir(dir, 0o700)
-	if err == nil {
-		err = syncDir(e.options.Dir, e.sync)
-	} else if errors.Is(err, fs.ErrExist) {
-		err = nil
+	if err = os.Mkdir(dir, 0o700); err == nil || errors.Is(err, fs.ErrExist) {
+		err = syncDir(e.options.Dir, e.sync) // also of one that was made before a crash
 	}
 	if err == nil {
 		opened, err = open(dir)
@@ -204,7 +204,7 @@ func (e *Engine) checkSpace(bytes int64) error {
 	if err := syscall.Statfs(e.options.Dir, &stat); err != nil {
 		return nil // the write itself will tell
 	}
-	free := int64(stat.Bavail) * int64(stat.Bsize)
+	free := int64(stat.Bavail) * stat.Bsize
 	if reserve := max(e.options.MinFree, 0); free-bytes < reserve {
 		return fmt.Errorf("%w: %d MiB are free, %d MiB are reserved", store.ErrNoSpace, free>>20, reserve>>20)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -247,7 +248,26 @@ func (j *journal) sealFound(s *segment) error {
 		j.engine.options.Logger.Error("entries corrupt", "store", j.name, "segment", filepath.Base(s.path), "count", r.corrupt)
 	}
 	s.content, s.marks = r.content, r.marks
+	if err := writeAgain(f, r.lastWrite, r.End); err != nil {
+		return err
+	}
 	return j.sealFile(s, f)
+}
+
+// writeAgain writes the headers and the last write of a segment once more. After a sync that failed they may be in the page cache only,
+// where they can be read and will never be written by themselves.
+func writeAgain(f *os.File, lastWrite, end int64) error {
+	for _, part := range [][2]int64{{0, entriesBegin}, {lastWrite, end}} {
+		b := make([]byte, max(part[1]-part[0], 0))
+		n, err := f.ReadAt(b, part[0])
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if _, err := f.WriteAt(b[:n], part[0]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sealFile writes what a sealed segment has behind its entries.
@@ -259,6 +279,9 @@ func (j *journal) sealFile(s *segment, f *os.File) error {
 	}
 	b := appendSeal(nil, &c, c.End, s.marks, extra)
 	_, err := f.WriteAt(b, c.End)
+	if err == nil {
+		err = j.engine.sync(f) // before it is cut: a file that is shorter than it was and has no summary has lost its end
+	}
 	if err == nil {
 		err = f.Truncate(c.End + int64(len(b)))
 	}

@@ -96,6 +96,15 @@ func (t *KV) flush() {
 		for _, c := range accepted {
 			c.err = err
 		}
+		return
+	}
+	t.table.Lock()
+	over := t.options.MaxBytes > 0 && t.bytes > t.options.MaxBytes
+	t.table.Unlock()
+	if over {
+		if err := t.evict(time.Now()); err != nil {
+			t.engine.options.Logger.Warn("bound not kept", "store", t.name, "error", err) // the next tick tries again
+		}
 	}
 }
 

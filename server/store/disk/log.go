@@ -70,6 +70,16 @@ func (l *Log) Append(ctx context.Context, data []byte) (store.Entry, error) {
 	if err != nil {
 		return store.Entry{}, err
 	}
+	if s.First == entries[0].sequence { // a new segment was begun
+		l.bounds.Lock()
+		maxBytes := l.options.MaxBytes
+		l.bounds.Unlock()
+		if before := l.oversize(maxBytes); before > 0 {
+			if err := l.retain(before); err != nil {
+				l.engine.options.Logger.Error("retention not applied", "store", l.name, "error", err)
+			}
+		}
+	}
 	return store.Entry{Sequence: entries[0].sequence, Time: entries[0].when(), Epoch: s.Epoch}, nil
 }
 
@@ -296,7 +306,7 @@ func (l *Log) oversize(maxBytes int64) uint64 {
 }
 
 // Close implements [store.Log].
-func (l *Log) Close() error { return l.journal.close() }
+func (l *Log) Close() error { return l.close() }
 
 // position returns the index of the segment that has a sequence, or of the first one behind it. The caller holds mu.
 func (l *Log) position(sequence uint64) int {

@@ -18,6 +18,7 @@ const (
 	entriesBegin = 2 * pageBytes // behind the headers
 	summaryBytes = 64
 	markBytes    = 24
+	indexHead    = 8 + 4 // sign, and number of marks
 	// markEvery is how far apart the marks of an index are, in bytes of entries.
 	markEvery = 64 << 10
 
@@ -28,6 +29,7 @@ const (
 
 var (
 	headerSign  = [8]byte{'l', 'g', 's', 'e', 'g', 'm', '0', '1'}
+	indexSign   = [8]byte{'l', 'g', 'i', 'n', 'd', 'x', '0', '1'}
 	summarySign = [8]byte{'l', 'g', 's', 'u', 'm', 'm', '0', '1'}
 )
 
@@ -113,6 +115,7 @@ var errNoHeader = errors.New("no segment header holds")
 // appendSeal appends what a sealed segment has behind its entries, which end at offset end, and completes the content.
 func appendSeal(buffer []byte, c *content, end int64, marks []mark, extra []byte) []byte {
 	at := len(buffer)
+	buffer = append(buffer, indexSign[:]...)
 	buffer = binary.LittleEndian.AppendUint32(buffer, uint32(len(marks)))
 	for _, m := range marks {
 		buffer = binary.LittleEndian.AppendUint64(buffer, m.sequence)
@@ -159,11 +162,11 @@ func readContent(f *os.File) (content, bool) {
 // readIndex reads the index of a sealed segment; false if it does not hold: then only scanning the entries tells.
 func readIndex(f io.ReaderAt, c content) (marks []mark, extra []byte, ok bool) {
 	b := make([]byte, c.IndexLen)
-	if _, err := f.ReadAt(b, c.Index); err != nil || len(b) < 4 || crc32.Checksum(b, castagnoli) != c.IndexCRC {
+	if _, err := f.ReadAt(b, c.Index); err != nil || len(b) < indexHead || crc32.Checksum(b, castagnoli) != c.IndexCRC {
 		return nil, nil, false
 	}
-	n := int(binary.LittleEndian.Uint32(b))
-	b = b[4:]
+	n := int(binary.LittleEndian.Uint32(b[len(indexSign):]))
+	b = b[indexHead:]
 	if n*markBytes > len(b) {
 		return nil, nil, false
 	}

@@ -135,8 +135,9 @@ func (w *walker) view(at int64, n int) ([]byte, error) {
 // recovered is what an unsealed segment holds.
 type recovered struct {
 	content
-	marks   []mark
-	corrupt int // entries that do not hold and are not torn
+	marks     []mark
+	corrupt   int   // entries that do not hold and are not torn
+	lastWrite int64 // offset of the last write
 }
 
 // recoverSegment reads a segment that was not sealed, of so many bytes. It calls visit with each entry,
@@ -145,7 +146,6 @@ func recoverSegment(f io.ReaderAt, size int64, o origin, visit func(found)) (rec
 	w := &walker{file: f, salt: o.Salt, at: entriesBegin, end: size}
 	r := recovered{content: content{Last: o.First - 1, End: entriesBegin}}
 	var bad []extent // that do not hold, in the order of the file
-	var lastWrite int64
 	for {
 		before := w.at
 		e, err := w.next()
@@ -171,13 +171,13 @@ func recoverSegment(f io.ReaderAt, size int64, o origin, visit func(found)) (rec
 		}
 		r.End = w.at
 		if !e.corrupt {
-			lastWrite = e.offset - int64(e.back)
+			r.lastWrite = e.offset - int64(e.back)
 			r.Last, r.LastTime = e.sequence, e.time
 			r.mark(e)
 			visit(e)
 		}
 	}
-	return r, r.judge(w, bad, lastWrite, size < o.Size, visit)
+	return r, r.judge(w, bad, size < o.Size, visit)
 }
 
 // extent is a part of a segment that does not hold.
@@ -188,11 +188,11 @@ type extent struct {
 }
 
 // judge tells what is torn from what is corrupt, and sets the last sequence.
-func (r *recovered) judge(w *walker, bad []extent, lastWrite int64, cut bool, visit func(found)) error {
+func (r *recovered) judge(w *walker, bad []extent, cut bool, visit func(found)) error {
 	const leastOfHead = 4 // bytes; fewer in zeros are no head
 	last := r.Last
 	for _, e := range bad {
-		if e.from < lastWrite { // later writes prove that it was synced
+		if e.from < r.lastWrite { // later writes prove that it was synced
 			r.add(e.entry, visit)
 			continue
 		}
@@ -205,6 +205,9 @@ func (r *recovered) judge(w *walker, bad []extent, lastWrite int64, cut bool, vi
 			return err
 		}
 		head := b[:min(len(b), headBytes)]
+		if e.unknown && bytes.HasPrefix(b, indexSign[:]) {
+			continue // the segment was being sealed
+		}
 		if torn(b[:min(len(b), int(e.to-e.from))], e.from) || torn(head, e.from) ||
 			e.unknown && len(head)-bytes.Count(head, []byte{0}) < leastOfHead {
 			continue

@@ -16,7 +16,7 @@ import (
 
 func testKVRevisions(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	kv := openKV(t, engine, store.KVOptions{})
 	_, err := kv.Get(t.Context(), "a.b")
 	wantError(t, "getting what is not there", err, store.ErrNotFound)
@@ -80,7 +80,7 @@ func testKVReopens(t *testing.T, f Fixture) {
 
 func testKVLists(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	kv := openKV(t, engine, store.KVOptions{})
 	for n := range 600 {
 		put(t, kv, fmt.Sprintf("n.%04d", (n*7)%600), fmt.Sprint(n), store.Any)
@@ -106,7 +106,7 @@ func testKVLists(t *testing.T, f Fixture) {
 
 func testKVWatches(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	kv := openKV(t, engine, store.KVOptions{})
 	put(t, kv, "w.before", "", store.Any)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -138,7 +138,7 @@ func testKVWatches(t *testing.T, f Fixture) {
 
 func testKVConcurrent(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	kv := openKV(t, engine, store.KVOptions{})
 	var won atomic.Int64
 	var all sync.WaitGroup
@@ -172,7 +172,7 @@ func testKVConcurrent(t *testing.T, f Fixture) {
 func testKVAge(t *testing.T, f Fixture) {
 	const age = 2 * time.Second
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	kv := openKV(t, engine, store.KVOptions{MaxAge: age})
 	put(t, kv, "old", "", store.Any)
 	time.Sleep(age / 2)
@@ -185,7 +185,7 @@ func testKVAge(t *testing.T, f Fixture) {
 
 func testKVBytes(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	kv := openKV(t, engine, store.KVOptions{MaxBytes: f.Bound})
 	value := string(bytes.Repeat([]byte("0123456789abcdef"), 4<<10))
 	count := int(2 * f.Bound / int64(len(value)))
@@ -237,7 +237,7 @@ func testKVCompacts(t *testing.T, f Fixture) {
 
 func testKVBad(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	kv := openKV(t, engine, store.KVOptions{})
 	for _, key := range []string{"", ".a", "a.", "a..b", "a b", "a*", "ä", "a\x00"} {
 		if _, err := kv.Put(t.Context(), key, nil, store.Any); err == nil {

@@ -15,7 +15,7 @@ import (
 
 func testLogReads(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log := openLog(t, engine, store.LogOptions{})
 	if got := read(t, log, 0); len(got) != 0 {
 		t.Errorf("an empty log yields %q", got)
@@ -82,7 +82,7 @@ func testLogReopens(t *testing.T, f Fixture) {
 
 func testLogFinds(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log := openLog(t, engine, store.LogOptions{})
 	before := fill(t, log, 0, 3)
 	time.Sleep(20 * time.Millisecond)
@@ -104,7 +104,7 @@ func testLogFinds(t *testing.T, f Fixture) {
 
 func testLogWaits(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log := openLog(t, engine, store.LogOptions{})
 	next := info(t, log).Next
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -141,7 +141,7 @@ func testLogTrims(t *testing.T, f Fixture) {
 	check()
 	must(t, engine.Close())
 	engine = f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log = openLog(t, engine, store.LogOptions{})
 	check()
 	must(t, log.Trim(t.Context(), first+100))
@@ -157,7 +157,7 @@ func testLogTrims(t *testing.T, f Fixture) {
 func testLogAge(t *testing.T, f Fixture) {
 	const age = 2 * time.Second
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log := openLog(t, engine, store.LogOptions{MaxAge: age})
 	first := fill(t, log, 0, 3)[0].Sequence
 	time.Sleep(age / 2)
@@ -176,7 +176,7 @@ func testLogAge(t *testing.T, f Fixture) {
 
 func testLogBytes(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log := openLog(t, engine, store.LogOptions{MaxBytes: f.Bound})
 	data := bytes.Repeat([]byte("0123456789abcdef"), 4<<10)
 	var first uint64
@@ -206,7 +206,7 @@ func testLogBytes(t *testing.T, f Fixture) {
 
 func testLogTooLarge(t *testing.T, f Fixture) {
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log := openLog(t, engine, store.LogOptions{})
 	_, err := log.Append(t.Context(), make([]byte, store.MaxEntry+1))
 	wantError(t, "appending too much", err, store.ErrTooLarge)
@@ -224,7 +224,7 @@ func testLogTooLarge(t *testing.T, f Fixture) {
 func testLogConcurrent(t *testing.T, f Fixture) {
 	const total = 500
 	engine := f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log := openLog(t, engine, store.LogOptions{})
 	first := fill(t, log, 0, 1)[0].Sequence
 	var readers sync.WaitGroup
@@ -280,7 +280,7 @@ func testLogRewrites(t *testing.T, f Fixture) {
 	wantError(t, "an edit that fails", err, broken)
 	must(t, engine.Close())
 	engine = f.Open(t)
-	defer engine.Close()
+	defer closing(t, engine)
 	log = openLog(t, engine, store.LogOptions{})
 	if got := read(t, log, 0); !slices.Equal(got, want) {
 		t.Errorf("after opening again: %q", got)

@@ -64,6 +64,14 @@ func openKV(t *testing.T, engine store.Engine, options store.KVOptions) store.KV
 	return kv
 }
 
+// closing closes an engine at the end of a test.
+func closing(t *testing.T, engine store.Engine) {
+	t.Helper()
+	if err := engine.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -159,7 +167,7 @@ func get(t *testing.T, kv store.KV, key string) string {
 	return string(v.Data)
 }
 
-// next returns the next value of a sequence that is pulled in the background, for some seconds.
+// collect pulls a sequence in the background, until it ends or ctx does.
 func collect[T any](ctx context.Context, values iter.Seq2[T, error]) <-chan T {
 	out := make(chan T, 1024)
 	go func() {

@@ -2,12 +2,10 @@ package eventlog
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,10 +30,7 @@ var (
 	parkedSubjects = []string{parkedSubject + "*.*", replaySubject + "*.*"}
 )
 
-// MaxGroups is the most groups that a log has.
-const MaxGroups = 1000
-
-// Groups keeps what must outlive a gateway of the groups that share the log. Its methods may be called concurrently.
+// natsGroups keeps what must outlive a gateway of the groups that share the log. Its methods may be called concurrently.
 //
 // A group is one record in a stream of its own, [Groups.Get], and that is the truth about it. Its place in the log is a durable
 // consumer of the engine, named after the group and its incarnation, so that one incarnation's place is never another's. The consumer
@@ -47,29 +42,22 @@ const MaxGroups = 1000
 //
 // A crash between two steps leaves consumers that are missing, and are made when the group is attached; or some that no group
 // has any more, and go when a log is opened.
-type Groups struct {
+type natsGroups struct {
 	log     *Log
+	engine  *engine
 	records jetstream.Stream
 	parked  jetstream.Stream
 	replica uint64
-	opened  time.Time            // when the log was, if it is embedded
-	ends    [len(sources)]uint64 // last stream sequences at that time
 
 	mu     sync.Mutex
-	left   map[string]time.Time           // mu; by name of the log's consumer: when a reader left without coming to its End
 	stored map[string]map[string]struct{} // mu; by name of the log's consumer: subjects of progress that may be stored
 }
 
-// Groups returns what is kept of the log's groups.
-func (l *Log) Groups() *Groups { return l.groups }
-
-func openGroups(ctx context.Context, l *Log) (*Groups, error) {
-	g := &Groups{log: l, left: make(map[string]time.Time), stored: make(map[string]map[string]struct{})}
-	if !l.engine.embedded() {
-		g.replica = newReplica()
-	}
+// openGroups implements [backend].
+func (e *engine) openGroups(ctx context.Context, l *Log) (Groups, error) {
+	g := &natsGroups{log: l, engine: e, replica: newReplica(), stored: make(map[string]map[string]struct{})}
 	var err error
-	if g.records, err = openOrCreate(ctx, l.engine.js, jetstream.StreamConfig{
+	if g.records, err = openOrCreate(ctx, e.js, jetstream.StreamConfig{
 		Name:              groupsStream,
 		Description:       "Linksgate groups and their progress",
 		Subjects:          groupsSubjects,
@@ -83,7 +71,7 @@ func openGroups(ctx context.Context, l *Log) (*Groups, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if g.parked, err = openOrCreate(ctx, l.engine.js, jetstream.StreamConfig{
+	if g.parked, err = openOrCreate(ctx, e.js, jetstream.StreamConfig{
 		Name:              parkedStream,
 		Description:       "Linksgate notifications that groups have parked",
 		Subjects:          parkedSubjects,
@@ -91,56 +79,29 @@ func openGroups(ctx context.Context, l *Log) (*Groups, error) {
 		MaxBytes:          l.options.ParkedBytes,
 		MaxMsgsPerSubject: 1,
 		Replicas:          l.options.Replicas,
-	}); err != nil || !l.engine.embedded() {
-		return g, err
+	}); err != nil {
+		return nil, err
 	}
-	g.opened = time.Now()
-	for _, source := range sources {
-		info, err := g.stream(source).Info(ctx)
-		if err != nil {
-			return nil, err
-		}
-		g.ends[source] = info.State.LastSeq
+	if err := g.tidy(ctx); err != nil {
+		l.options.Logger.Warn("what deleted groups have left could not be removed", "error", err)
 	}
 	return g, nil
-}
-
-// validName reports whether a name can be part of a subject: a lower-case letter, and up to 62 more, digits and hyphens.
-func validName(name string) bool {
-	for i, c := range []byte(name) {
-		if c >= 'a' && c <= 'z' || i > 0 && (c >= '0' && c <= '9' || c == '-') {
-			continue
-		}
-		return false
-	}
-	return name != "" && len(name) <= 63
 }
 
 func recordSubject(name string) string { return groupsSubject + name + recordSuffix }
 
 // begin bounds a call to the engine, unless there is no use in it. The context that it returns is for the engine alone: why a call
 // failed is found out with fail and the caller's own.
-func (g *Groups) begin(ctx context.Context) (context.Context, func(), error) {
+func (g *natsGroups) begin(ctx context.Context) (context.Context, func(), error) {
 	if err := g.log.usable(); err != nil {
 		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
-	stop := context.AfterFunc(g.log.engine.broken, cancel) // a server that gave up does not answer
-	return ctx, func() { stop(); cancel() }, nil
-}
-
-// usable returns an error if the log is closed or frozen.
-func (l *Log) usable() error {
-	select {
-	case <-l.writer.closing:
-		return ErrClosed
-	default:
-		return l.frozen.get()
-	}
+	return ctx, cancel, nil
 }
 
 // fail gives an error of the engine the meaning it has for a caller with a context.
-func (g *Groups) fail(ctx context.Context, what string, err error) error {
+func (g *natsGroups) fail(ctx context.Context, what string, err error) error {
 	if frozen := g.log.frozen.get(); frozen != nil {
 		return fmt.Errorf("%s: %w", what, frozen)
 	}
@@ -149,24 +110,21 @@ func (g *Groups) fail(ctx context.Context, what string, err error) error {
 
 // publish stores a message durably, within a bounded time, unless the disk is nearly full. Where an option names the sequence that the
 // last message of its subject must have, and it has another one, the error is ErrGroupChanged.
-func (g *Groups) publish(ctx context.Context, what string, message *nats.Msg, options ...jetstream.PublishOpt) (uint64, error) {
+func (g *natsGroups) publish(ctx context.Context, what string, message *nats.Msg, options ...jetstream.PublishOpt) (uint64, error) {
 	if err := g.log.usable(); err != nil {
 		return 0, err
-	}
-	if err := g.log.engine.checkSpace(); err != nil {
-		return 0, fmt.Errorf("%s: %w", what, err)
 	}
 	return g.store(ctx, what, message, options...)
 }
 
 // store is publish, however full the disk is.
-func (g *Groups) store(ctx context.Context, what string, message *nats.Msg, options ...jetstream.PublishOpt) (uint64, error) {
+func (g *natsGroups) store(ctx context.Context, what string, message *nats.Msg, options ...jetstream.PublishOpt) (uint64, error) {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer end()
-	ack, err := g.log.engine.publish(bounded, message, options...)
+	ack, err := g.engine.publish(bounded, message, options...)
 	switch {
 	case isWrongSequence(err):
 		return 0, fmt.Errorf("%s: %w", what, ErrGroupChanged)
@@ -184,7 +142,7 @@ func isWrongSequence(err error) bool {
 }
 
 // last returns the message of a subject; nil if there is none.
-func (g *Groups) last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstream.RawStreamMsg, error) {
+func (g *natsGroups) last(ctx context.Context, stream jetstream.Stream, subject string) (*jetstream.RawStreamMsg, error) {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -201,7 +159,7 @@ func (g *Groups) last(ctx context.Context, stream jetstream.Stream, subject stri
 }
 
 // remove deletes one message, if it is there.
-func (g *Groups) remove(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
+func (g *natsGroups) remove(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
@@ -215,7 +173,7 @@ func (g *Groups) remove(ctx context.Context, stream jetstream.Stream, sequence u
 }
 
 // purge deletes the messages of subjects that were stored before a sequence; 0: all.
-func (g *Groups) purge(ctx context.Context, stream jetstream.Stream, subjects string, before uint64) error {
+func (g *natsGroups) purge(ctx context.Context, stream jetstream.Stream, subjects string, before uint64) error {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
@@ -237,7 +195,7 @@ type storedGroup struct {
 	revision uint64                   // 0 if nothing is stored
 }
 
-func (g *Groups) get(ctx context.Context, name string) (storedGroup, error) {
+func (g *natsGroups) get(ctx context.Context, name string) (storedGroup, error) {
 	message, err := g.last(ctx, g.records, recordSubject(name))
 	switch {
 	case err != nil:
@@ -251,19 +209,8 @@ func (g *Groups) get(ctx context.Context, name string) (storedGroup, error) {
 	return storedGroup{record, message.Sequence}, err
 }
 
-func parseRecord(name string, data []byte) (*linksgatev1.GroupRecord, error) {
-	record := new(linksgatev1.GroupRecord)
-	if err := proto.Unmarshal(data, record); err != nil {
-		return nil, fmt.Errorf("group %s: %w: %w", name, ErrDamaged, err)
-	}
-	if record.GetGroup().GetName() != name {
-		return nil, fmt.Errorf("group %s: %w: its record names %q", name, ErrDamaged, record.GetGroup().GetName())
-	}
-	return record, nil
-}
-
 // put stores a record if the last one stored under its name has a sequence; 0: if there is none.
-func (g *Groups) put(ctx context.Context, name string, record *linksgatev1.GroupRecord, revision uint64) (uint64, error) {
+func (g *natsGroups) put(ctx context.Context, name string, record *linksgatev1.GroupRecord, revision uint64) (uint64, error) {
 	var data []byte // empty: deleted
 	if record != nil {
 		var err error
@@ -279,7 +226,7 @@ func (g *Groups) put(ctx context.Context, name string, record *linksgatev1.Group
 // the name cannot be one, ErrGroupExists, ErrTooManyGroups (gateways that create groups at the same moment may pass MaxGroups a
 // little), ErrGroupChanged if others create and delete it all the while, ErrUnavailable, ErrClosed. After ErrUnavailable the group may or
 // may not exist.
-func (g *Groups) Create(ctx context.Context, record *linksgatev1.GroupRecord) error {
+func (g *natsGroups) Create(ctx context.Context, record *linksgatev1.GroupRecord) error {
 	name := record.GetGroup().GetName()
 	if !validName(name) {
 		return fmt.Errorf("create group %q: %w", name, ErrNoGroup)
@@ -313,7 +260,7 @@ func (g *Groups) Create(ctx context.Context, record *linksgatev1.GroupRecord) er
 }
 
 // prepare makes a group's consumers ahead of their use, if that can be done now.
-func (g *Groups) prepare(ctx context.Context, record *linksgatev1.GroupRecord) {
+func (g *natsGroups) prepare(ctx context.Context, record *linksgatev1.GroupRecord) {
 	for _, source := range sources {
 		if _, err := g.refresh(ctx, record, source); err != nil {
 			g.log.options.Logger.Warn("a group's consumer will be made later", "group", record.GetGroup().GetName(), "error", err)
@@ -322,7 +269,7 @@ func (g *Groups) prepare(ctx context.Context, record *linksgatev1.GroupRecord) {
 }
 
 // Get returns a group and its revision, for Put. Errors: ErrNoGroup, ErrDamaged, ErrUnavailable, ErrClosed.
-func (g *Groups) Get(ctx context.Context, name string) (*linksgatev1.GroupRecord, uint64, error) {
+func (g *natsGroups) Get(ctx context.Context, name string) (*linksgatev1.GroupRecord, uint64, error) {
 	if !validName(name) {
 		return nil, 0, fmt.Errorf("%w: %q", ErrNoGroup, name)
 	}
@@ -337,13 +284,13 @@ func (g *Groups) Get(ctx context.Context, name string) (*linksgatev1.GroupRecord
 }
 
 // List returns all groups, by name. One whose record is damaged is left out, and logged. Errors: ErrUnavailable, ErrClosed.
-func (g *Groups) List(ctx context.Context) ([]*linksgatev1.GroupRecord, error) {
+func (g *natsGroups) List(ctx context.Context) ([]*linksgatev1.GroupRecord, error) {
 	records, _, err := g.list(ctx)
 	return records, err
 }
 
 // list returns all groups by name, and the names and revisions of those that were deleted and may have left something.
-func (g *Groups) list(ctx context.Context) (records []*linksgatev1.GroupRecord, deleted map[string]uint64, err error) {
+func (g *natsGroups) list(ctx context.Context) (records []*linksgatev1.GroupRecord, deleted map[string]uint64, err error) {
 	deleted = make(map[string]uint64)
 	err = g.read(ctx, g.records, recordSubject("*"), 1, func(message storedMessage) bool {
 		name := strings.TrimSuffix(strings.TrimPrefix(message.subject, groupsSubject), recordSuffix)
@@ -366,7 +313,7 @@ func (g *Groups) list(ctx context.Context) (records []*linksgatev1.GroupRecord, 
 // Put replaces the record of a group that still has a revision, and returns nil only if that is durable. Where the lease duration
 // differs, the group's consumers follow. Where the incarnation differs, the group was moved: the consumers and the progress
 // of the old one are removed, and claims of it are worth nothing any more. Errors: ErrGroupChanged, ErrNoGroup, ErrUnavailable, ErrClosed.
-func (g *Groups) Put(ctx context.Context, record *linksgatev1.GroupRecord, revision uint64) error {
+func (g *natsGroups) Put(ctx context.Context, record *linksgatev1.GroupRecord, revision uint64) error {
 	name := record.GetGroup().GetName()
 	old, current, err := g.Get(ctx, name)
 	switch {
@@ -389,20 +336,17 @@ func (g *Groups) Put(ctx context.Context, record *linksgatev1.GroupRecord, revis
 }
 
 // removeIncarnation removes what belongs to one incarnation of a group.
-func (g *Groups) removeIncarnation(ctx context.Context, record *linksgatev1.GroupRecord) error {
+func (g *natsGroups) removeIncarnation(ctx context.Context, record *linksgatev1.GroupRecord) error {
 	name := consumerName(record)
 	g.forgetProgress(name)
-	g.mu.Lock()
-	delete(g.left, name)
-	g.mu.Unlock()
 	return errors.Join(
-		g.deleteConsumer(ctx, g.log.stream, name), g.deleteConsumer(ctx, g.parked, name),
-		g.purge(ctx, g.records, progressPrefix(record)+">", 0))
+		g.deleteConsumer(ctx, g.engine.stream, name), g.deleteConsumer(ctx, g.parked, name),
+		g.purge(ctx, g.records, progressSubjects(record)+">", 0))
 }
 
 // Delete deletes a group and what it has parked. It returns nil only if the group is gone for good; what cannot be removed of the
 // rest then goes when a log is opened. Errors: ErrNoGroup, ErrGroupChanged, ErrUnavailable, ErrClosed.
-func (g *Groups) Delete(ctx context.Context, name string) error {
+func (g *natsGroups) Delete(ctx context.Context, name string) error {
 	record, revision, err := g.Get(ctx, name)
 	if err != nil && !errors.Is(err, ErrDamaged) { // of what cannot be read the rest goes when a log is opened
 		return err
@@ -424,7 +368,7 @@ func (g *Groups) Delete(ctx context.Context, name string) error {
 
 // removeRest removes what a deleted group has left, and at last the empty record with a revision that says so. What a new group of
 // the name stores is younger than that.
-func (g *Groups) removeRest(ctx context.Context, name string, revision uint64) error {
+func (g *natsGroups) removeRest(ctx context.Context, name string, revision uint64) error {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
@@ -445,14 +389,14 @@ func (g *Groups) removeRest(ctx context.Context, name string, revision uint64) e
 }
 
 // tidy removes what crashes have left of groups that are gone.
-func (g *Groups) tidy(ctx context.Context) error {
+func (g *natsGroups) tidy(ctx context.Context) error {
 	// In this order: a group is stored before it has a consumer or progress.
 	info, err := g.records.Info(ctx, jetstream.WithSubjectFilter(groupsSubject+"*"+progressInfix+">"))
 	if err != nil {
 		return err
 	}
 	names := make(map[jetstream.Stream][]string)
-	for _, stream := range []jetstream.Stream{g.log.stream, g.parked} {
+	for _, stream := range []jetstream.Stream{g.engine.stream, g.parked} {
 		lister := stream.ConsumerNames(ctx)
 		for name := range lister.Name() {
 			if strings.HasPrefix(name, consumerPrefix) {
@@ -470,7 +414,7 @@ func (g *Groups) tidy(ctx context.Context) error {
 	known, progress := make(map[string]bool), make(map[string]bool)
 	for _, record := range records {
 		known[consumerName(record)] = true
-		progress[progressPrefix(record)] = true
+		progress[progressSubjects(record)] = true
 	}
 	var errs []error
 	for name, revision := range deleted {
@@ -490,9 +434,4 @@ func (g *Groups) tidy(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// incarnation names an incarnation of a group.
-func incarnation(record *linksgatev1.GroupRecord) string {
-	return hex.EncodeToString(record.GetIncarnation())
 }

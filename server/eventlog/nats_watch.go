@@ -13,11 +13,11 @@ import (
 // the log was interrupted. All calls come from one goroutine.
 //
 // stop returns when changed will not be called again; changed must not call it. Errors: ErrUnavailable, ErrClosed.
-func (g *Groups) Watch(changed func(name string)) (stop func(), err error) {
+func (g *natsGroups) Watch(changed func(name string)) (stop func(), err error) {
 	if err := g.log.usable(); err != nil {
 		return nil, err
 	}
-	conn := g.log.engine.conn
+	conn := g.engine.conn
 	w := &watcher{names: make(map[string]struct{}), wake: make(chan struct{}, 1)}
 	subscription, err := conn.Subscribe(changedSubject+"*", func(message *nats.Msg) {
 		w.note(strings.TrimPrefix(message.Subject, changedSubject))

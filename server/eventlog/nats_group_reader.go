@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
@@ -19,13 +18,11 @@ import (
 // An ordered group on an external log is served through one gateway at a time; the others stand by, and one of them takes over
 // when that one has not asked for more, nor kept a claim alive, for some seconds. What it had in hand may then still be unsettled:
 // see [Claim.Turn].
-type GroupReader struct {
-	groups  *Groups
+type natsGroupReader struct {
+	groups  *natsGroups
 	record  *linksgatev1.GroupRecord
 	pullers [len(sources)]*puller
-	lending lending
-	earlier Outstanding
-	next    uint64 // stream sequence that the log's consumer delivers next; 0: cannot be told; owned by who fetches from the log
+	read    Outstanding
 
 	mu      sync.Mutex
 	standby bool // mu
@@ -36,34 +33,20 @@ type GroupReader struct {
 // begins again at its start. The record must be that of the incarnation to be read.
 //
 // Errors: ErrNoGroup, ErrGroupChanged if the group has another incarnation by now, ErrUnavailable, ErrClosed.
-func (g *Groups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (*GroupReader, error) {
+func (g *natsGroups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (GroupReader, error) {
 	record, err := g.current(ctx, record)
 	if err != nil {
 		return nil, err
 	}
-	r := &GroupReader{groups: g, record: record}
-	if r.lending.bounded = ordered(record) && g.log.engine.embedded(); r.lending.bounded {
-		if r.lending.found, err = g.readLending(ctx, record); err != nil {
-			return nil, err
-		}
-	}
-	var floors, read, undelivered [len(sources)]uint64
+	r := &natsGroupReader{groups: g, record: record}
+	var floors [len(sources)]uint64
 	for _, source := range sources {
 		info, err := g.refresh(ctx, record, source)
 		if err != nil {
 			return nil, err
 		}
-		floors[source], read[source], undelivered[source] = info.AckFloor.Stream, info.Delivered.Stream, info.NumPending
-		if source == SourceLog && g.log.engine.embedded() {
-			if r.next = info.Delivered.Stream + 1; info.Delivered.Consumer == 0 {
-				r.next = start(record).Stream // the engine has passed over what was not there any more
-			}
-		}
-		if err := r.reclaim(ctx, info); err != nil {
-			return nil, err
-		}
+		floors[source], r.read.Read[source] = info.AckFloor.Stream, info.Delivered.Stream
 	}
-	r.earlier = r.outstanding(read, undelivered)
 	if _, err := g.current(ctx, record); err != nil {
 		if errors.Is(err, ErrNoGroup) || errors.Is(err, ErrGroupChanged) {
 			err = errors.Join(err, g.removeIncarnation(ctx, record)) // what was just made, perhaps
@@ -74,49 +57,15 @@ func (g *Groups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (*
 		return nil, err
 	}
 	for _, source := range sources {
-		if r.pullers[source], err = newPuller(g.log, g.stream(source).CachedInfo().Config.Name, consumerName(record), g.pinned(record)); err != nil {
+		if r.pullers[source], err = newPuller(g, g.stream(source).CachedInfo().Config.Name, consumerName(record), g.pinned(record)); err != nil {
 			return nil, g.fail(ctx, "attach", err)
 		}
 	}
 	return r, nil
 }
 
-// reclaim makes the engine hand out at once what a former process on the embedded log had in hand: nobody else can have it. Members
-// may be working on it still: see [GroupReader.Outstanding]. Of an ordered group without a lending record nobody can say that, and it
-// is left to come when its leases have ended.
-func (r *GroupReader) reclaim(ctx context.Context, info *jetstream.ConsumerInfo) error {
-	g := r.groups
-	if !g.log.engine.embedded() || r.lending.bounded && r.lending.found == nil || info.NumAckPending == 0 {
-		return nil
-	}
-	bounded, end, err := g.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	// The engine does not tell which messages these are, and ignores what it is told of others.
-	for sequence := info.AckFloor.Stream + 1; sequence <= info.Delivered.Stream; sequence++ {
-		subject := fmt.Sprintf("$JS.ACK.%s.%s.1.%d.%d.%d.0", info.Stream, info.Name, sequence, info.Delivered.Consumer, time.Now().UnixNano())
-		if sequence < info.Delivered.Stream {
-			err = g.log.engine.conn.Publish(subject, []byte(ackGiveBack))
-		} else { // and wait until all were understood
-			_, err = g.log.engine.conn.RequestWithContext(bounded, subject, []byte(ackGiveBack))
-		}
-		if err != nil {
-			return g.fail(ctx, "get back what was in hand", err)
-		}
-	}
-	// The engine hands them out from a timer, and would begin with what is new.
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(reclaimTime):
-		return nil
-	}
-}
-
 // current returns a group's record if it is of the same incarnation.
-func (g *Groups) current(ctx context.Context, record *linksgatev1.GroupRecord) (*linksgatev1.GroupRecord, error) {
+func (g *natsGroups) current(ctx context.Context, record *linksgatev1.GroupRecord) (*linksgatev1.GroupRecord, error) {
 	name := record.GetGroup().GetName()
 	stored, _, err := g.Get(ctx, name)
 	switch {
@@ -128,33 +77,10 @@ func (g *Groups) current(ctx context.Context, record *linksgatev1.GroupRecord) (
 	return stored, nil
 }
 
-// Claim is a record batch that this gateway has in hand. While it is kept alive, no other gateway gets it. Its methods may be called
-// concurrently, and when the batch is no longer in hand: they do nothing then.
-type Claim struct {
-	// Source that it is from.
-	Source Source
-	// Stream is the batch's sequence in its stream; for SourceReplay that is not the log.
-	Stream uint64
-	// Deliveries counts, from 1. It is more than 1 if the batch may have been in anybody's hands before, or progress with it may be
-	// stored.
-	Deliveries uint64
-	// Records of the batch, for SourceLog from the group's start on, for SourceReplay exactly one.
-	Records []*Record
-	// Written is when the batch was stored in its stream.
-	Written time.Time
-	// Bytes of memory.
-	Bytes int
-	// Damaged is set if the batch cannot be read. Records is then empty. It must be settled all the same.
-	Damaged bool
-	// Missed is how many record batches that the group should have got just before this one were lost: expired, or damaged on disk.
-	// Of an external log it is 0: it cannot be told there.
-	Missed uint64
-	// Turn counts how often this gateway, having attached, came to be the one that is served from the source. When it has changed for the
-	// log, which decides for both sources, other gateways may have claims of the group that are not settled: State tells. It is 1 for
-	// groups that any gateway is served for.
-	Turn uint64
-
-	reader   *GroupReader
+// natsHand is what makes a [Claim] one of a NATS consumer.
+type natsHand struct {
+	reader   *natsGroupReader
+	claim    *Claim
 	reply    string    // where the engine is told
 	progress string    // subject of the batch's progress
 	position Position  // of the notification, for SourceReplay
@@ -167,7 +93,7 @@ type Claim struct {
 //
 // One goroutine at a time may fetch from a source. When ctx ends, what has arrived is returned, or kept for the next call and given
 // back by Close. Errors: ErrNoGroup, ErrGroupChanged if the group was moved, ErrUnavailable, ErrClosed, or the cause of ctx's end.
-func (r *GroupReader) Fetch(ctx context.Context, source Source, most int, wait time.Duration) ([]*Claim, error) {
+func (r *natsGroupReader) Fetch(ctx context.Context, source Source, most int, wait time.Duration) ([]*Claim, error) {
 	if err := r.groups.log.usable(); err != nil {
 		return nil, err
 	}
@@ -205,12 +131,12 @@ func (r *GroupReader) Fetch(ctx context.Context, source Source, most int, wait t
 // replaysElsewhere reports whether another gateway should get what is replayed: the one that gets the log. The engine pins each
 // consumer by itself, and two notifications of one SIM must not be with two gateways. It is asked before and after: either this gateway
 // finds that another is served, or that one finds, when its turn comes, that there are replays which it does not have.
-func (r *GroupReader) replaysElsewhere(ctx context.Context) bool {
+func (r *natsGroupReader) replaysElsewhere(ctx context.Context) bool {
 	return r.groups.pinned(r.record) && r.servedElsewhere(ctx)
 }
 
 // servedElsewhere reports whether another gateway gets the log.
-func (r *GroupReader) servedElsewhere(ctx context.Context) bool {
+func (r *natsGroupReader) servedElsewhere(ctx context.Context) bool {
 	info, err := r.groups.ensure(ctx, r.record, SourceLog)
 	if err != nil {
 		return true
@@ -220,7 +146,7 @@ func (r *GroupReader) servedElsewhere(ctx context.Context) bool {
 }
 
 // noteStandby finds out whether another gateway is served, when nothing came.
-func (r *GroupReader) noteStandby(ctx context.Context, source Source, messages int) {
+func (r *natsGroupReader) noteStandby(ctx context.Context, source Source, messages int) {
 	if source != SourceLog || !r.groups.pinned(r.record) {
 		return
 	}
@@ -231,14 +157,14 @@ func (r *GroupReader) noteStandby(ctx context.Context, source Source, messages i
 }
 
 // Standby reports whether another gateway is served, as of the last Fetch from the log.
-func (r *GroupReader) Standby() bool {
+func (r *natsGroupReader) Standby() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.standby
 }
 
 // pause waits.
-func (r *GroupReader) pause(ctx context.Context, wait time.Duration) error {
+func (r *natsGroupReader) pause(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(max(wait, 0))
 	defer timer.Stop()
 	select {
@@ -252,7 +178,7 @@ func (r *GroupReader) pause(ctx context.Context, wait time.Duration) error {
 }
 
 // revive makes a consumer anew that is gone although the group is not.
-func (r *GroupReader) revive(ctx context.Context, source Source) error {
+func (r *natsGroupReader) revive(ctx context.Context, source Source) error {
 	record, err := r.groups.current(ctx, r.record)
 	if err == nil {
 		_, err = r.groups.refresh(ctx, record, source)
@@ -260,14 +186,14 @@ func (r *GroupReader) revive(ctx context.Context, source Source) error {
 	return err
 }
 
-func (r *GroupReader) giveBack(messages []*nats.Msg) {
+func (r *natsGroupReader) giveBack(messages []*nats.Msg) {
 	for _, message := range messages {
-		_ = r.groups.log.engine.conn.Publish(message.Reply, []byte(ackGiveBack))
+		_ = r.groups.engine.conn.Publish(message.Reply, []byte(ackGiveBack))
 	}
 }
 
 // claims makes claims of messages.
-func (r *GroupReader) claims(ctx context.Context, source Source, messages []*nats.Msg) []*Claim {
+func (r *natsGroupReader) claims(ctx context.Context, source Source, messages []*nats.Msg) []*Claim {
 	claims := make([]*Claim, 0, len(messages))
 	for _, message := range messages {
 		c, err := r.claim(source, message)
@@ -276,7 +202,7 @@ func (r *GroupReader) claims(ctx context.Context, source Source, messages []*nat
 			continue
 		}
 		if len(c.Records) == 0 && !c.Damaged {
-			_ = c.Settle(ctx) // all of it is before the group's start
+			_ = r.Settle(ctx, []*Claim{c}) // all of it is before the group's start
 			continue
 		}
 		claims = append(claims, c)
@@ -284,28 +210,31 @@ func (r *GroupReader) claims(ctx context.Context, source Source, messages []*nat
 	return claims
 }
 
-func (r *GroupReader) claim(source Source, message *nats.Msg) (*Claim, error) {
+func (r *natsGroupReader) claim(source Source, message *nats.Msg) (*Claim, error) {
 	meta, err := message.Metadata()
 	if err != nil {
 		return nil, err
 	}
 	c := &Claim{
 		Source: source, Stream: meta.Sequence.Stream, Deliveries: meta.NumDelivered, Written: meta.Timestamp, Turn: r.turn(source),
-		reader: r, reply: message.Reply, progress: progressSubject(r.record, source, meta.Sequence.Stream),
 	}
+	hand := &natsHand{
+		reader: r, claim: c, reply: message.Reply, progress: progressSubject(r.record, source, meta.Sequence.Stream),
+	}
+	c.hand = hand
 	if source == SourceReplay {
-		r.readReplay(c, message)
+		r.readReplay(hand, message)
 	} else {
 		r.readBatch(c, message)
 	}
-	if c.Deliveries == 1 && r.groups.mayHaveProgress(consumerName(r.record), c.progress) {
+	if c.Deliveries == 1 && r.groups.mayHaveProgress(consumerName(r.record), hand.progress) {
 		c.Deliveries = 2 // the engine has forgotten the first one, when the process died
 	}
 	return c, nil
 }
 
 // turn counts the pins that this gateway got for a source.
-func (r *GroupReader) turn(source Source) uint64 {
+func (r *natsGroupReader) turn(source Source) uint64 {
 	if !r.groups.pinned(r.record) {
 		return 1
 	}
@@ -313,10 +242,10 @@ func (r *GroupReader) turn(source Source) uint64 {
 	return turn
 }
 
-func (r *GroupReader) readBatch(c *Claim, message *nats.Msg) {
+func (r *natsGroupReader) readBatch(c *Claim, message *nats.Msg) {
 	b, place := r.groups.log.tail.at(Cursor{Stream: c.Stream})
 	if place != placeWindow {
-		b = unpack(r.groups.log.id, c.Stream, c.Written, message.Data)
+		b = unpack(r.groups.log.id, 0, c.Stream, c.Written, message.Data)
 	}
 	records := b.from(start(r.record))
 	c.Records = make([]*Record, len(records))
@@ -324,18 +253,16 @@ func (r *GroupReader) readBatch(c *Claim, message *nats.Msg) {
 		c.Records[i] = &records[i]
 	}
 	c.Bytes, c.Damaged = max(b.size, len(message.Data)), b.damaged
-	if r.next > 0 && c.Stream >= r.next {
-		c.Missed, r.next = c.Stream-r.next, c.Stream+1
-	}
 }
 
-func (r *GroupReader) readReplay(c *Claim, message *nats.Msg) {
+func (r *natsGroupReader) readReplay(hand *natsHand, message *nats.Msg) {
+	c := hand.claim
 	c.Bytes = len(message.Data)
 	p, err := parseParked(storedMessage{subject: message.Subject, header: message.Header, data: message.Data})
 	if err == nil {
 		var record *Record
 		if record, err = p.unpack(r.groups.log.id); err == nil {
-			c.Records, c.position, c.parkedAt = []*Record{record}, record.Position, p.record.GetParkedAt().AsTime()
+			c.Records, hand.position, hand.parkedAt = []*Record{record}, record.Position, p.record.GetParkedAt().AsTime()
 			return
 		}
 	}
@@ -344,76 +271,86 @@ func (r *GroupReader) readReplay(c *Claim, message *nats.Msg) {
 }
 
 // tell tells the engine about the claim. That costs next to nothing, and it is not known whether it arrives.
-func (c *Claim) tell(what string) error {
-	g := c.reader.groups
+func (h *natsHand) tell(what string) error {
+	g := h.reader.groups
 	if err := g.log.usable(); err != nil {
 		return err
 	}
-	if err := g.log.engine.conn.Publish(c.reply, []byte(what)); err != nil {
-		return fmt.Errorf("record batch %d: %w", c.Stream, g.log.readError(context.Background(), err))
+	if err := g.engine.conn.Publish(h.reply, []byte(what)); err != nil {
+		return fmt.Errorf("record batch %d: %w", h.claim.Stream, g.log.readError(context.Background(), err))
 	}
 	return nil
 }
 
-// KeepAlive keeps the batch from being given to anyone else, counted from now, for the group's lease duration and a little more. It must
-// be called at least every two seconds, so that the gateway stays the one that is served. Errors: ErrUnavailable, ErrClosed.
-func (c *Claim) KeepAlive() error {
-	c.reader.pullers[c.Source].renew()
-	if c.Source == SourceReplay {
-		c.reader.pullers[SourceLog].renew()
+func (h *natsHand) keepAlive() error {
+	h.reader.pullers[h.claim.Source].renew()
+	if h.claim.Source == SourceReplay {
+		h.reader.pullers[SourceLog].renew()
 	}
-	return c.tell(ackKeep)
+	return h.tell(ackKeep)
 }
 
-// Settle ends the claim: everything in the batch is settled, and the group does not get it again; nor is the progress with it needed
-// any more. It returns without waiting for the engine: the death of a gateway, or of the connection, right after that may bring
-// the batch again. Errors: ErrUnavailable, ErrClosed; then it may come again too, or leave something that goes when the group is
-// attached next.
-func (c *Claim) Settle(ctx context.Context) error {
-	if err := c.tell(ackSettled); err != nil {
+// settle returns without waiting for the engine: the death of a gateway, or of the connection, right after that may bring the batch
+// again.
+func (h *natsHand) settle(ctx context.Context) error {
+	if err := h.tell(ackSettled); err != nil {
 		return err
 	}
-	g, consumer := c.reader.groups, consumerName(c.reader.record)
+	g, consumer := h.reader.groups, consumerName(h.reader.record)
 	var errs []error
-	if c.Deliveries > 1 || g.mayHaveProgress(consumer, c.progress) {
-		errs = append(errs, g.removeProgress(ctx, consumer, c.progress))
+	if h.claim.Deliveries > 1 || g.mayHaveProgress(consumer, h.progress) {
+		errs = append(errs, g.removeProgress(ctx, consumer, h.progress))
 	}
-	if c.Source == SourceReplay {
-		errs = append(errs, g.removeReplay(ctx, c.reader.record.GetGroup().GetName(), c.position, c.Stream, c.parkedAt))
+	if h.claim.Source == SourceReplay {
+		errs = append(errs, g.removeReplay(ctx, h.reader.record.GetGroup().GetName(), h.position, h.claim.Stream, h.parkedAt))
 	}
 	return errors.Join(errs...)
 }
 
-// GiveBack ends the claim: whoever asks next gets the batch, this gateway too, also after a restart of the engine. It returns when the
-// engine has understood. Errors: ErrUnavailable, ErrClosed; then the batch comes again as after the death of the gateway.
-func (c *Claim) GiveBack(ctx context.Context) error { return c.giveBack(ctx, ackGiveBack) }
-
-// GiveBackFor is GiveBack, but the batch comes to nobody before a time has passed, or this process has ended.
-func (c *Claim) GiveBackFor(ctx context.Context, wait time.Duration) error {
-	return c.giveBack(ctx, ackGiveBackFor+max(wait, 0).String())
-}
-
-func (c *Claim) giveBack(ctx context.Context, what string) error {
-	g := c.reader.groups
+// giveBack returns when the engine has understood.
+func (h *natsHand) giveBack(ctx context.Context, wait time.Duration) error {
+	g := h.reader.groups
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	if _, err := g.log.engine.conn.RequestWithContext(bounded, c.reply, []byte(what)); err != nil {
-		return g.fail(ctx, fmt.Sprintf("give back record batch %d", c.Stream), err)
+	what := ackGiveBackFor + max(wait, 0).String()
+	if _, err := g.engine.conn.RequestWithContext(bounded, h.reply, []byte(what)); err != nil {
+		return g.fail(ctx, fmt.Sprintf("give back record batch %d", h.claim.Stream), err)
 	}
 	return nil
 }
 
+// Settle implements [GroupReader].
+func (r *natsGroupReader) Settle(ctx context.Context, claims []*Claim) error {
+	var errs []error
+	for _, c := range claims {
+		errs = append(errs, c.hand.(*natsHand).settle(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Durable implements [GroupReader]: the engine is told what is settled, and does not say when that is durable.
+func (r *natsGroupReader) Durable() bool { return false }
+
+// Outstanding implements [GroupReader].
+func (r *natsGroupReader) Outstanding() Outstanding { return r.read }
+
+// Reach implements [GroupReader]: the engine outlives the gateway, and nothing need be noted.
+func (r *natsGroupReader) Reach(context.Context, uint64, uint64, time.Duration) error { return nil }
+
+// End implements [GroupReader].
+func (r *natsGroupReader) End(context.Context) error { return nil }
+
 // State returns the state of the group. Errors: as for [Groups.State].
-func (r *GroupReader) State(ctx context.Context) (GroupState, error) {
+func (r *natsGroupReader) State(ctx context.Context) (GroupState, error) {
 	return r.groups.State(ctx, r.record)
 }
 
 // Close gives back what has arrived and was not fetched, and lets another gateway be served. Claims stay in hand until they are not kept
 // alive. Nobody may be fetching any more.
-func (r *GroupReader) Close() {
+func (r *natsGroupReader) Close() {
 	r.mu.Lock()
 	closed := r.closed
 	r.closed = true
@@ -425,12 +362,11 @@ func (r *GroupReader) Close() {
 		r.pullers[source].close()
 		r.unpin(source)
 	}
-	r.leave()
 	r.groups.forgetProgress(consumerName(r.record))
 }
 
 // unpin lets another gateway be served at once, instead of after a while.
-func (r *GroupReader) unpin(source Source) {
+func (r *natsGroupReader) unpin(source Source) {
 	own, _ := r.pullers[source].pinAndTurn()
 	if own == "" {
 		return

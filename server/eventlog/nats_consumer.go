@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -30,41 +26,9 @@ const (
 	// batches waits then, and the interval at which batches in hand are kept alive must be well below.
 	pinTime    = 5 * time.Second
 	pinnedWait = 2 * time.Second
-	// reclaimTime is enough for the engine to have ready what it was just given back.
-	reclaimTime = 50 * time.Millisecond
 	// pinRenewal is how often the engine is reminded at most.
 	pinRenewal = time.Second
 )
-
-// consumersDir is where the engine keeps the consumers of a stream, below its directory, and consumerStateFile what it keeps of each.
-const (
-	consumersDir      = "obs"
-	consumerStateFile = "o.dat"
-)
-
-// Source says where a group has a record batch from.
-type Source uint8
-
-// The sources.
-const (
-	// SourceLog is the log.
-	SourceLog Source = iota
-	// SourceReplay is what was parked and given to the group again.
-	SourceReplay
-)
-
-var sources = [...]Source{SourceLog, SourceReplay}
-
-// String names the source; the names are stored.
-func (s Source) String() string {
-	switch s {
-	case SourceLog:
-		return "log"
-	case SourceReplay:
-		return "replay"
-	}
-	return fmt.Sprintf("Source(%d)", uint8(s))
-}
 
 // consumerName names both consumers of an incarnation of a group.
 func consumerName(record *linksgatev1.GroupRecord) string {
@@ -72,34 +36,23 @@ func consumerName(record *linksgatev1.GroupRecord) string {
 }
 
 // stream returns the stream that a source is in.
-func (g *Groups) stream(source Source) jetstream.Stream {
+func (g *natsGroups) stream(source Source) jetstream.Stream {
 	if source == SourceReplay {
 		return g.parked
 	}
-	return g.log.stream
+	return g.engine.stream
 }
 
 // pinned reports whether a group's consumers serve one gateway at a time. Of an embedded log there is only one.
-func (g *Groups) pinned(record *linksgatev1.GroupRecord) bool {
-	return !g.log.engine.embedded() && ordered(record)
-}
-
-func ordered(record *linksgatev1.GroupRecord) bool {
-	return record.GetGroup().GetOrdering() == linksgatev1.Ordering_ORDERING_BY_SIM
+func (g *natsGroups) pinned(record *linksgatev1.GroupRecord) bool {
+	return ordered(record)
 }
 
 func ackWait(record *linksgatev1.GroupRecord) time.Duration {
 	return record.GetGroup().GetLeaseDuration().AsDuration() + LeaseMargin
 }
 
-// start is where a group starts.
-func start(record *linksgatev1.GroupRecord) Cursor {
-	c := Cursor(PositionOf(record.GetStartSequence()))
-	c.Stream = max(c.Stream, 1)
-	return c
-}
-
-func (g *Groups) consumerConfig(record *linksgatev1.GroupRecord, source Source) jetstream.ConsumerConfig {
+func (g *natsGroups) consumerConfig(record *linksgatev1.GroupRecord, source Source) jetstream.ConsumerConfig {
 	config := jetstream.ConsumerConfig{
 		Durable:       consumerName(record),
 		AckPolicy:     jetstream.AckExplicitPolicy,
@@ -119,17 +72,17 @@ func (g *Groups) consumerConfig(record *linksgatev1.GroupRecord, source Source) 
 }
 
 // ensure returns the state of a group's consumer. It makes one that is missing.
-func (g *Groups) ensure(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (*jetstream.ConsumerInfo, error) {
+func (g *natsGroups) ensure(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (*jetstream.ConsumerInfo, error) {
 	return g.consumer(ctx, record, source, false)
 }
 
 // refresh is ensure for whoever has just read or stored the record: it also gives the consumer the lease duration in force, and the bound
 // of this version.
-func (g *Groups) refresh(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (*jetstream.ConsumerInfo, error) {
+func (g *natsGroups) refresh(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (*jetstream.ConsumerInfo, error) {
 	return g.consumer(ctx, record, source, true)
 }
 
-func (g *Groups) consumer(ctx context.Context, record *linksgatev1.GroupRecord, source Source, update bool) (*jetstream.ConsumerInfo, error) {
+func (g *natsGroups) consumer(ctx context.Context, record *linksgatev1.GroupRecord, source Source, update bool) (*jetstream.ConsumerInfo, error) {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -154,35 +107,13 @@ func (g *Groups) consumer(ctx context.Context, record *linksgatev1.GroupRecord, 
 	return consumer.CachedInfo(), nil
 }
 
-// createDurable makes a consumer that lasts. Of an embedded log, it returns nil only if the consumer's directory is durable.
-func (g *Groups) createDurable(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (jetstream.Consumer, error) {
-	config := g.consumerConfig(record, source)
-	g.log.engine.resume(g.stream(source).CachedInfo().Config.Name, &config)
-	consumer, err := g.stream(source).CreateConsumer(ctx, config)
-	if !g.log.engine.embedded() {
-		return consumer, err
-	}
-	dir := filepath.Join(g.log.engine.dir, streamsDir, g.stream(source).CachedInfo().Config.Name, consumersDir, consumerName(record))
-	if errors.Is(err, jetstream.ErrConsumerExists) { // somebody else was faster, with settings of another moment
-		consumer, err = g.stream(source).Consumer(ctx, consumerName(record))
-	}
-	if _, statErr := os.Stat(filepath.Join(dir, consumerStateFile)); err != nil && ctx.Err() == nil && statErr == nil {
-		// The engine does not get past what is left of a consumer that is damaged.
-		g.log.options.Logger.Error("a group's place in the log is damaged and will be made anew: the group begins again at its start",
-			"group", record.GetGroup().GetName(), "error", err)
-		if err := os.RemoveAll(dir); err != nil {
-			return nil, err
-		}
-		consumer, err = g.stream(source).CreateConsumer(ctx, config)
-	}
-	if err != nil || g.log.options.NoSync {
-		return consumer, err
-	}
-	return consumer, syncDirs(dir, filepath.Dir(g.log.engine.dir))
+// createDurable makes a consumer that lasts.
+func (g *natsGroups) createDurable(ctx context.Context, record *linksgatev1.GroupRecord, source Source) (jetstream.Consumer, error) {
+	return g.stream(source).CreateConsumer(ctx, g.consumerConfig(record, source))
 }
 
 // deleteConsumer deletes a consumer, if it is there.
-func (g *Groups) deleteConsumer(ctx context.Context, stream jetstream.Stream, name string) error {
+func (g *natsGroups) deleteConsumer(ctx context.Context, stream jetstream.Stream, name string) error {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
@@ -194,27 +125,8 @@ func (g *Groups) deleteConsumer(ctx context.Context, stream jetstream.Stream, na
 	return nil
 }
 
-// GroupState says how far a group has come, by all gateways together, at one moment.
-type GroupState struct {
-	// Unsettled record batches of the log were delivered, and not settled. Undelivered ones were not delivered yet.
-	Unsettled, Undelivered uint64
-	// UnsettledReplays and UndeliveredReplays are the same of what was given to the group again.
-	UnsettledReplays, UndeliveredReplays uint64
-	// Oldest is the place before the first record batch that is retained and not settled; the end of the log if there is none.
-	Oldest Cursor
-	// OldestWritten is when that was written; zero if there is none, or if it cannot be read.
-	OldestWritten time.Time
-	// Lag of Oldest behind the head.
-	Lag Lag
-	// Parked notifications.
-	Parked uint64
-	// Pinned is set if one gateway, this one or another, is served and the others stand by. It can be only for an ordered group on an
-	// external log, and is not before there was something to be served.
-	Pinned bool
-}
-
 // State returns the state of a group. Errors: ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
-func (g *Groups) State(ctx context.Context, record *linksgatev1.GroupRecord) (GroupState, error) {
+func (g *natsGroups) State(ctx context.Context, record *linksgatev1.GroupRecord) (GroupState, error) {
 	name := record.GetGroup().GetName()
 	if !validName(name) {
 		return GroupState{}, fmt.Errorf("%w: %q", ErrNoGroup, name)
@@ -239,7 +151,7 @@ func (g *Groups) State(ctx context.Context, record *linksgatev1.GroupRecord) (Gr
 }
 
 // place fills in where the oldest batch is that is not settled.
-func (g *Groups) place(ctx context.Context, state *GroupState, unsettled uint64, start Cursor) error {
+func (g *natsGroups) place(ctx context.Context, state *GroupState, unsettled uint64, start Cursor) error {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
@@ -263,7 +175,7 @@ func (g *Groups) place(ctx context.Context, state *GroupState, unsettled uint64,
 	state.Lag.Batches = info.Next.Stream - state.Oldest.Stream
 	if b, place := g.log.tail.at(state.Oldest); place == placeWindow {
 		state.OldestWritten = b.written
-	} else if message, err := g.log.stream.GetMsg(bounded, state.Oldest.Stream, jetstream.WithGetMsgSubject(allSubjects)); err == nil {
+	} else if message, err := g.engine.stream.GetMsg(bounded, state.Oldest.Stream, jetstream.WithGetMsgSubject(allSubjects)); err == nil {
 		state.OldestWritten = message.Time
 	}
 	if !state.OldestWritten.IsZero() {
@@ -281,7 +193,7 @@ func pinOf(info *jetstream.ConsumerInfo) string {
 }
 
 // count returns how many messages some subjects have. It does not list them: there may be very many.
-func (g *Groups) count(ctx context.Context, stream jetstream.Stream, subjects string) (uint64, error) {
+func (g *natsGroups) count(ctx context.Context, stream jetstream.Stream, subjects string) (uint64, error) {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return 0, err
@@ -297,7 +209,7 @@ func (g *Groups) count(ctx context.Context, stream jetstream.Stream, subjects st
 
 // read shows what is stored under some subjects from a sequence on, up to the last one that there was when it began, until yield
 // returns false.
-func (g *Groups) read(ctx context.Context, stream jetstream.Stream, subjects string, from uint64, yield func(storedMessage) bool) error {
+func (g *natsGroups) read(ctx context.Context, stream jetstream.Stream, subjects string, from uint64, yield func(storedMessage) bool) error {
 	if err := g.log.usable(); err != nil {
 		return err
 	}
@@ -305,10 +217,4 @@ func (g *Groups) read(ctx context.Context, stream jetstream.Stream, subjects str
 		return g.fail(ctx, "read "+subjects, err)
 	}
 	return nil
-}
-
-func sortRecords(records []*linksgatev1.GroupRecord) {
-	slices.SortFunc(records, func(a, b *linksgatev1.GroupRecord) int {
-		return strings.Compare(a.GetGroup().GetName(), b.GetGroup().GetName())
-	})
 }

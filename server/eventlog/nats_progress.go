@@ -17,7 +17,7 @@ import (
 const progressInfix = ".progress."
 
 // progressPrefix is what the subjects of the progress of one incarnation of a group begin with.
-func progressPrefix(record *linksgatev1.GroupRecord) string {
+func progressSubjects(record *linksgatev1.GroupRecord) string {
 	return groupsSubject + record.GetGroup().GetName() + progressInfix + incarnation(record) + "."
 }
 
@@ -30,12 +30,12 @@ func incarnationPrefix(subject string) string {
 }
 
 func progressSubject(record *linksgatev1.GroupRecord, source Source, stream uint64) string {
-	return progressPrefix(record) + source.String() + "." + strconv.FormatUint(stream, 10)
+	return progressSubjects(record) + source.String() + "." + strconv.FormatUint(stream, 10)
 }
 
 // Progress returns what is stored of a group's progress with a record batch and its revision, for PutProgress; nil and 0 if nothing
 // is. Errors: ErrNoGroup if the name cannot be one, ErrDamaged, ErrUnavailable, ErrClosed.
-func (g *Groups) Progress(ctx context.Context, record *linksgatev1.GroupRecord, source Source, stream uint64) (*linksgatev1.BatchProgress, uint64, error) {
+func (g *natsGroups) Progress(ctx context.Context, record *linksgatev1.GroupRecord, source Source, stream uint64) (*linksgatev1.BatchProgress, uint64, error) {
 	if !validName(record.GetGroup().GetName()) {
 		return nil, 0, fmt.Errorf("read progress: %w", ErrNoGroup)
 	}
@@ -55,7 +55,7 @@ func (g *Groups) Progress(ctx context.Context, record *linksgatev1.GroupRecord, 
 // stored. It returns the new revision, only if that is durable. It is removed when the batch is settled.
 //
 // Errors: ErrGroupChanged, ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed. It does not look whether the group exists.
-func (g *Groups) PutProgress(ctx context.Context, record *linksgatev1.GroupRecord, source Source, stream uint64,
+func (g *natsGroups) PutProgress(ctx context.Context, record *linksgatev1.GroupRecord, source Source, stream uint64,
 	progress *linksgatev1.BatchProgress, revision uint64,
 ) (uint64, error) {
 	if !validName(record.GetGroup().GetName()) {
@@ -72,7 +72,7 @@ func (g *Groups) PutProgress(ctx context.Context, record *linksgatev1.GroupRecor
 }
 
 // noteProgress remembers that progress may be stored.
-func (g *Groups) noteProgress(consumer, subject string) {
+func (g *natsGroups) noteProgress(consumer, subject string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.stored[consumer] == nil {
@@ -82,7 +82,7 @@ func (g *Groups) noteProgress(consumer, subject string) {
 }
 
 // mayHaveProgress reports whether progress may be stored, as far as this gateway knows.
-func (g *Groups) mayHaveProgress(consumer, subject string) bool {
+func (g *natsGroups) mayHaveProgress(consumer, subject string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	_, found := g.stored[consumer][subject]
@@ -90,7 +90,7 @@ func (g *Groups) mayHaveProgress(consumer, subject string) bool {
 }
 
 // removeProgress removes the progress with a batch.
-func (g *Groups) removeProgress(ctx context.Context, consumer, subject string) error {
+func (g *natsGroups) removeProgress(ctx context.Context, consumer, subject string) error {
 	if err := g.purge(ctx, g.records, subject, 0); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (g *Groups) removeProgress(ctx context.Context, consumer, subject string) e
 }
 
 // forgetProgress forgets what may be stored for a consumer.
-func (g *Groups) forgetProgress(consumer string) {
+func (g *natsGroups) forgetProgress(consumer string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.stored, consumer)
@@ -109,13 +109,13 @@ func (g *Groups) forgetProgress(consumer string) {
 
 // learnProgress finds out for which batches of a group there is progress, and removes that of batches which the group has left
 // behind: crashes leave it.
-func (g *Groups) learnProgress(ctx context.Context, record *linksgatev1.GroupRecord, floors [len(sources)]uint64) error {
+func (g *natsGroups) learnProgress(ctx context.Context, record *linksgatev1.GroupRecord, floors [len(sources)]uint64) error {
 	bounded, end, err := g.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	prefix := progressPrefix(record)
+	prefix := progressSubjects(record)
 	info, err := g.records.Info(bounded, jetstream.WithSubjectFilter(prefix+">"))
 	if err != nil {
 		return g.fail(ctx, "look for progress", err)

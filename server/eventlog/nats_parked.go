@@ -35,7 +35,7 @@ func placeSubject(prefix, group string, p Position) string {
 // once, as it was parked last. The oldest ones of all groups go when they are too many or too old.
 //
 // Errors: ErrNoGroup if the name cannot be one, ErrDamaged if the record cannot be read, ErrUnavailable, ErrClosed.
-func (g *Groups) Park(ctx context.Context, group string, record *Record, reason linksgatev1.ParkReason, detail string, attempts uint32) error {
+func (g *natsGroups) Park(ctx context.Context, group string, record *Record, reason linksgatev1.ParkReason, detail string, attempts uint32) error {
 	if !validName(group) {
 		return fmt.Errorf("park: %w: %q", ErrNoGroup, group)
 	}
@@ -89,25 +89,17 @@ func (p parkedMessage) unpack(id logID) (*Record, error) {
 		return nil, err
 	}
 	r := &Record{Position: PositionOf(p.record.GetSequence()), Next: p.next}
-	if r.frame(make([]byte, 0, len(data)+frameOverhead), id, data) == nil {
+	if r.frame(make([]byte, 0, len(data)+frameOverhead), id, 0, data) == nil {
 		return nil, ErrDamaged
 	}
 	return r, nil
-}
-
-// ParkedEntry is one parked notification.
-type ParkedEntry struct {
-	// Parked is the notification with its id, token and sequence, and why it was parked.
-	Parked *linksgatev1.ParkedNotification
-	// Cursor is an opaque token for going on after this one.
-	Cursor string
 }
 
 // Parked yields what a group has parked, after the entry with a cursor or from the beginning if that is empty, in the order of
 // parking, up to the last one that there was when it began. Entries that cannot be read are left out, and logged.
 //
 // Errors: ErrBadToken, ErrOtherLog, ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
-func (g *Groups) Parked(ctx context.Context, group, after string) iter.Seq2[ParkedEntry, error] {
+func (g *natsGroups) Parked(ctx context.Context, group, after string) iter.Seq2[ParkedEntry, error] {
 	return func(yield func(ParkedEntry, error) bool) {
 		if err := g.readParked(ctx, group, after, func(e ParkedEntry) bool { return yield(e, nil) }); err != nil {
 			yield(ParkedEntry{}, err)
@@ -115,13 +107,13 @@ func (g *Groups) Parked(ctx context.Context, group, after string) iter.Seq2[Park
 	}
 }
 
-func (g *Groups) readParked(ctx context.Context, group, after string, yield func(ParkedEntry) bool) error {
+func (g *natsGroups) readParked(ctx context.Context, group, after string, yield func(ParkedEntry) bool) error {
 	if !validName(group) {
 		return fmt.Errorf("%w: %q", ErrNoGroup, group)
 	}
 	from := uint64(1)
 	if after != "" {
-		last, err := g.log.parseSealed(parkedVersion, after)
+		last, err := g.log.parseParkedCursor(after)
 		if err != nil {
 			return err
 		}
@@ -143,7 +135,7 @@ func (g *Groups) readParked(ctx context.Context, group, after string, yield func
 			Parked: &linksgatev1.ParkedNotification{
 				Notification: n, ParkedAt: p.record.GetParkedAt(), Reason: p.record.GetReason(), Detail: p.record.GetDetail(), Attempts: p.record.GetAttempts(),
 			},
-			Cursor: string(g.log.id.appendSealed(nil, parkedVersion, message.sequence)),
+			Cursor: string(g.log.id.appendSealed(nil, parkedVersion, 0, message.sequence)),
 		})
 	})
 }
@@ -153,7 +145,7 @@ func (g *Groups) readParked(ctx context.Context, group, after string, yield func
 // be replayed has a subject of its own, and the engine is told what must be stored there before.
 //
 // Errors: ErrBadID, ErrOtherLog, ErrNotFound if it is not parked, ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
-func (g *Groups) Replay(ctx context.Context, group string, id string) error {
+func (g *natsGroups) Replay(ctx context.Context, group string, id string) error {
 	parked, position, err := g.parkedByID(ctx, group, id)
 	if err != nil {
 		return err
@@ -186,7 +178,7 @@ func (g *Groups) Replay(ctx context.Context, group string, id string) error {
 
 // Replayed returns a notification that was given to a group again, and is not settled since. It may have expired from the log. Errors:
 // ErrNotFound, ErrDamaged, ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
-func (g *Groups) Replayed(ctx context.Context, group string, position Position) (*Record, error) {
+func (g *natsGroups) Replayed(ctx context.Context, group string, position Position) (*Record, error) {
 	if !validName(group) {
 		return nil, fmt.Errorf("%w: %q", ErrNoGroup, group)
 	}
@@ -210,7 +202,7 @@ func parkedHeader(header nats.Header) nats.Header {
 }
 
 // Purge deletes a parked notification, by its id. Errors: as for Replay.
-func (g *Groups) Purge(ctx context.Context, group string, id string) error {
+func (g *natsGroups) Purge(ctx context.Context, group string, id string) error {
 	parked, _, err := g.parkedByID(ctx, group, id)
 	if err != nil {
 		return err
@@ -219,7 +211,7 @@ func (g *Groups) Purge(ctx context.Context, group string, id string) error {
 }
 
 // parkedByID finds a parked notification.
-func (g *Groups) parkedByID(ctx context.Context, group, id string) (*jetstream.RawStreamMsg, Position, error) {
+func (g *natsGroups) parkedByID(ctx context.Context, group, id string) (*jetstream.RawStreamMsg, Position, error) {
 	if !validName(group) {
 		return nil, Position{}, fmt.Errorf("%w: %q", ErrNoGroup, group)
 	}
@@ -236,7 +228,7 @@ func (g *Groups) parkedByID(ctx context.Context, group, id string) (*jetstream.R
 
 // removeReplay removes what a group was given again and has settled, and the parked notification that it came from, should a crash
 // have left it.
-func (g *Groups) removeReplay(ctx context.Context, group string, position Position, stream uint64, parkedAt time.Time) error {
+func (g *natsGroups) removeReplay(ctx context.Context, group string, position Position, stream uint64, parkedAt time.Time) error {
 	err := g.remove(ctx, g.parked, stream)
 	left, readErr := g.last(ctx, g.parked, placeSubject(parkedSubject, group, position))
 	if readErr != nil || left == nil {

@@ -59,6 +59,7 @@ var (
 // over, one at a time, and what arrives late is what the next call gets.
 type puller struct {
 	log      *Log
+	engine   *engine
 	subject  string // where requests go to
 	pinned   bool   // the consumer serves one gateway at a time
 	inbox    string
@@ -77,10 +78,10 @@ type puller struct {
 	closed bool      // mu
 }
 
-func newPuller(l *Log, stream, consumer string, pinned bool) (*puller, error) {
-	conn := l.engine.conn
+func newPuller(g *natsGroups, stream, consumer string, pinned bool) (*puller, error) {
+	conn := g.engine.conn
 	p := &puller{
-		log: l, subject: nextSubject + stream + "." + consumer, pinned: pinned, inbox: conn.NewInbox(),
+		log: g.log, engine: g.engine, subject: nextSubject + stream + "." + consumer, pinned: pinned, inbox: conn.NewInbox(),
 		incoming: make(chan *nats.Msg, 4*maxFetch),
 	}
 	var err error
@@ -110,7 +111,7 @@ func (p *puller) send(suffix string, request pullRequest) error {
 	if err != nil {
 		return err
 	}
-	return p.log.engine.conn.PublishRequest(p.subject, p.inbox+"."+suffix, data)
+	return p.engine.conn.PublishRequest(p.subject, p.inbox+"."+suffix, data)
 }
 
 // fetch returns up to most messages: what there is, or what arrives first; none if nothing does within wait. It returns an error
@@ -261,7 +262,7 @@ func (p *puller) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	conn := p.log.engine.conn
+	conn := p.engine.conn
 	_ = p.sub.Unsubscribe()
 	// What was on its way has arrived then, and the engine knows that nobody is waiting.
 	if err := conn.FlushTimeout(overdue); err != nil {

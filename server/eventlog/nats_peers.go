@@ -34,21 +34,18 @@ func newReplica() uint64 {
 }
 
 // Replica names this gateway among those on the log, for as long as the log is open. It is 0 when the log is embedded, and random else.
-func (g *Groups) Replica() uint64 { return g.replica }
+func (g *natsGroups) Replica() uint64 { return g.replica }
 
 func replicaName(replica uint64) string { return strconv.FormatUint(replica, 16) }
 
 // Answer answers what other gateways ask this one, with what handler makes of it; nil is no answer. The handler is called from
 // several goroutines at once, and ctx ends when stop is called, which returns when no call is running any more. With an embedded log
 // there is nobody to ask. Errors: ErrUnavailable, ErrClosed.
-func (g *Groups) Answer(handler func(ctx context.Context, method string, request []byte) []byte) (stop func(), err error) {
+func (g *natsGroups) Answer(handler func(ctx context.Context, method string, request []byte) []byte) (stop func(), err error) {
 	if err := g.log.usable(); err != nil {
 		return nil, err
 	}
-	if g.log.engine.embedded() {
-		return func() {}, nil
-	}
-	conn := g.log.engine.conn
+	conn := g.engine.conn
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	slots := make(chan struct{}, maxAnswers)
@@ -100,16 +97,13 @@ func (g *Groups) Answer(handler func(ctx context.Context, method string, request
 
 // Ask asks one other gateway and returns its answer. The method must be one word of letters, digits and hyphens. Errors: ErrNoPeer
 // if the gateway is gone, is this one, or the log is embedded; ErrUnavailable if it does not answer; ErrClosed.
-func (g *Groups) Ask(ctx context.Context, replica uint64, method string, request []byte) ([]byte, error) {
+func (g *natsGroups) Ask(ctx context.Context, replica uint64, method string, request []byte) ([]byte, error) {
 	if err := g.log.usable(); err != nil {
 		return nil, err
 	}
-	if g.log.engine.embedded() {
-		return nil, ErrNoPeer
-	}
 	bounded, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answer, err := g.log.engine.conn.RequestWithContext(bounded, peerSubject+replicaName(replica)+"."+method, request)
+	answer, err := g.engine.conn.RequestWithContext(bounded, peerSubject+replicaName(replica)+"."+method, request)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, ErrNoPeer
@@ -121,11 +115,11 @@ func (g *Groups) Ask(ctx context.Context, replica uint64, method string, request
 
 // AskAll asks all other gateways and returns the answers that come within a time, in no order. It returns at once if there are no
 // others, as far as the connection can tell. The method must be as for Ask.
-func (g *Groups) AskAll(ctx context.Context, method string, request []byte, wait time.Duration) [][]byte {
-	if g.log.usable() != nil || g.log.engine.embedded() {
+func (g *natsGroups) AskAll(ctx context.Context, method string, request []byte, wait time.Duration) [][]byte {
+	if g.log.usable() != nil {
 		return nil
 	}
-	conn := g.log.engine.conn
+	conn := g.engine.conn
 	answers := make(chan *nats.Msg, 1024)
 	inbox := conn.NewInbox()
 	subscription, err := conn.ChanSubscribe(inbox, answers)

@@ -1,0 +1,176 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/store"
+)
+
+// The keys of the table of what is parked: under the name of the group and the sequence of the notification, parked until somebody
+// decides, or given to the group again.
+const (
+	parkedPrefix = "parked."
+	replayPrefix = "replay."
+)
+
+func parkedKey(prefix, group string, sequence uint64) string {
+	return fmt.Sprintf("%s%s.%020d", prefix, group, sequence)
+}
+
+func (g *tableGroups) Park(ctx context.Context, group string, record *Record, reason linksgatev1.ParkReason, detail string, attempts uint32) error {
+	if !validName(group) {
+		return fmt.Errorf("park: %w: %q", ErrNoGroup, group)
+	}
+	n, err := record.Notification()
+	if err != nil {
+		return fmt.Errorf("park: %w", err)
+	}
+	data, err := proto.Marshal(&linksgatev1.ParkedRecord{
+		Notification: n, Sequence: record.Position.Sequence(), ParkedAt: timestamppb.Now(), Reason: reason, Detail: detail, Attempts: attempts,
+	})
+	if err != nil {
+		return fmt.Errorf("park: %w", err)
+	}
+	_, err = g.parked.Put(ctx, parkedKey(parkedPrefix, group, record.Position.Sequence()), data, store.Any)
+	return g.storeError("park", err)
+}
+
+// parkedRecord returns a parked notification as it was read from the log: its id and token are stored with it.
+func (g *tableGroups) parkedRecord(data []byte) (*Record, error) {
+	parked := new(linksgatev1.ParkedRecord)
+	if err := proto.Unmarshal(data, parked); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	n := parked.GetNotification()
+	message, err := proto.Marshal(n)
+	if err != nil {
+		return nil, err
+	}
+	next, _, err := g.log.parseSealed(tokenVersion, n.GetToken())
+	if err != nil || parked.GetSequence()>>indexBits == 0 {
+		return nil, fmt.Errorf("%w: not a parked notification", ErrDamaged)
+	}
+	r := &Record{Position: PositionOf(parked.GetSequence()), Next: Cursor(PositionOf(next))}
+	r.framed = appendFramed(nil, message)
+	r.message = len(r.framed) - len(message)
+	if !r.readKeys() {
+		return nil, ErrDamaged
+	}
+	return r, nil
+}
+
+func (g *tableGroups) Parked(ctx context.Context, group, after string) iter.Seq2[ParkedEntry, error] {
+	return func(yield func(ParkedEntry, error) bool) {
+		if !validName(group) {
+			yield(ParkedEntry{}, fmt.Errorf("%w: %q", ErrNoGroup, group))
+			return
+		}
+		prefix, last := parkedPrefix+group+".", ""
+		if after != "" {
+			sequence, err := g.log.parseParkedCursor(after)
+			if err != nil {
+				yield(ParkedEntry{}, err)
+				return
+			}
+			last = parkedKey(parkedPrefix, group, sequence)
+		}
+		for value, err := range g.parked.List(ctx, prefix, last, false) {
+			parked := new(linksgatev1.ParkedRecord)
+			if err == nil {
+				err = proto.Unmarshal(value.Data, parked)
+			} else if !errors.Is(err, store.ErrCorrupt) {
+				yield(ParkedEntry{}, g.storeError("read parked", err))
+				return
+			}
+			if err != nil {
+				g.log.options.Logger.Error("parked notification corrupt", "key", value.Key, "error", err)
+				continue
+			}
+			if !yield(ParkedEntry{
+				Parked: &linksgatev1.ParkedNotification{
+					Notification: parked.GetNotification(), ParkedAt: parked.GetParkedAt(), Reason: parked.GetReason(),
+					Detail: parked.GetDetail(), Attempts: parked.GetAttempts(),
+				},
+				Cursor: string(g.log.id.appendSealed(nil, parkedVersion, 0, numberOf(strings.TrimPrefix(value.Key, prefix)))),
+			}, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (g *tableGroups) Replay(ctx context.Context, group, id string) error {
+	parked, sequence, err := g.parkedByID(ctx, group, id)
+	if err != nil {
+		return err
+	}
+	key := parkedKey(replayPrefix, group, sequence)
+	before, err := g.parked.Get(ctx, key)
+	// After a crash between this and the removal it is there. If it was parked again while it was being replayed, and that is not settled
+	// yet, what is parked takes its place.
+	if err != nil || string(before.Data) != string(parked.Data) {
+		if _, err := g.parked.Put(ctx, key, parked.Data, before.Revision); err != nil {
+			return g.storeError("replay", err)
+		}
+	}
+	g.mu.Lock()
+	close(g.replayed)
+	g.replayed = make(chan struct{})
+	g.mu.Unlock()
+	if err := g.parked.Delete(ctx, parked.Key, parked.Revision); err != nil && !errors.Is(err, store.ErrNotFound) {
+		return g.storeError("replay", err)
+	}
+	return nil
+}
+
+func (g *tableGroups) Replayed(ctx context.Context, group string, position Position) (*Record, error) {
+	if !validName(group) {
+		return nil, fmt.Errorf("%w: %q", ErrNoGroup, group)
+	}
+	value, err := g.parked.Get(ctx, parkedKey(replayPrefix, group, position.Sequence()))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("replayed notification %w", ErrNotFound)
+	}
+	if err != nil {
+		return nil, g.storeError("read replay", err)
+	}
+	return g.parkedRecord(value.Data)
+}
+
+func (g *tableGroups) Purge(ctx context.Context, group, id string) error {
+	parked, _, err := g.parkedByID(ctx, group, id)
+	if err != nil {
+		return err
+	}
+	err = g.parked.Delete(ctx, parked.Key, parked.Revision)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("parked notification %w", ErrNotFound)
+	}
+	return g.storeError("purge", err)
+}
+
+// parkedByID finds a parked notification. The value of one that is corrupt has no data.
+func (g *tableGroups) parkedByID(ctx context.Context, group, id string) (store.Value, uint64, error) {
+	if !validName(group) {
+		return store.Value{}, 0, fmt.Errorf("%w: %q", ErrNoGroup, group)
+	}
+	position, err := g.log.ParseNotificationID(id)
+	if err != nil {
+		return store.Value{}, 0, err
+	}
+	value, err := g.parked.Get(ctx, parkedKey(parkedPrefix, group, position.Sequence()))
+	if errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("parked notification %w", ErrNotFound)
+	} else if err != nil {
+		err = g.storeError("read parked", err)
+	}
+	return value, position.Sequence(), err
+}
