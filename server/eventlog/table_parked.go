@@ -113,11 +113,17 @@ func (g *tableGroups) Replay(ctx context.Context, group, id string) error {
 		return err
 	}
 	key := parkedKey(replayPrefix, group, sequence)
-	before, err := g.parked.Get(ctx, key)
-	// After a crash between this and the removal it is there. If it was parked again while it was being replayed, and that is not settled
-	// yet, what is parked takes its place.
-	if err != nil || string(before.Data) != string(parked.Data) {
-		if _, err := g.parked.Put(ctx, key, parked.Data, before.Revision); err != nil {
+	for {
+		before, err := g.parked.Get(ctx, key)
+		// After a crash between this and the removal it is there. If it was parked again while it was being replayed, and that is not
+		// settled yet, what is parked takes its location.
+		if err == nil && string(before.Data) == string(parked.Data) {
+			break
+		}
+		if _, err = g.parked.Put(ctx, key, parked.Data, before.Revision); err == nil {
+			break
+		}
+		if !errors.Is(err, store.ErrConflict) { // else the group has settled it just now
 			return g.storeError("replay", err)
 		}
 	}
