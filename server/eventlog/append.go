@@ -32,13 +32,14 @@ func (l *Log) Append(ctx context.Context, n *linksgatev1.Notification) (Position
 	}
 	write := func() (Position, error) { return l.writer.append(ctx, data) }
 	var position Position
-	if key, ok := l.duplicates.keyOf([]byte(n.GetAccount()), n.GetKind(), n.GetDuplicateKey()); ok {
-		var copied bool
-		if position, copied, err = l.duplicates.once(ctx, key, write); copied {
-			l.writer.stats.Duplicates.Add(1)
-		}
+	copied := false
+	if key, ok := l.keyOf(n); ok {
+		position, copied, err = l.once(ctx, key, write)
 	} else {
 		position, err = write()
+	}
+	if copied {
+		l.writer.stats.Duplicates.Add(1)
 	}
 	if err != nil {
 		return Position{}, fmt.Errorf("append: %w", err)

@@ -2,13 +2,9 @@ package eventlog
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
@@ -124,139 +120,5 @@ func TestIndexIsRebuiltFromTheLog(t *testing.T) {
 			}
 		}
 		checkStored(t, l, count)
-	}
-}
-
-// A copy that is waiting tries itself when the write that it waits for fails, one after the other.
-func TestAfterAFailureTheNextCopyTries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDuplicates(time.Hour)
-		failed := errors.New("failed")
-		var mu sync.Mutex
-		writing, writes := 0, 0
-		write := func() (Position, error) {
-			mu.Lock()
-			writes++
-			mine := writes
-			if writing++; writing > 1 {
-				t.Error("two copies are being written at once")
-			}
-			mu.Unlock()
-			time.Sleep(time.Second)
-			mu.Lock()
-			defer mu.Unlock()
-			writing--
-			if mine <= 3 {
-				return Position{}, failed
-			}
-			return Position{Stream: uint64(mine)}, nil
-		}
-		const copies = 10
-		failures, copied := 0, 0
-		var group sync.WaitGroup
-		for range copies {
-			group.Go(func() {
-				position, isCopy, err := d.once(t.Context(), duplicateKey{1}, write)
-				mu.Lock()
-				defer mu.Unlock()
-				switch {
-				case errors.Is(err, failed):
-					failures++
-				case err != nil || position != Position{Stream: 4}:
-					t.Errorf("%v %v", position, err)
-				case isCopy:
-					copied++
-				}
-			})
-		}
-		group.Wait()
-		if writes != 4 || failures != 3 || copied != copies-4 {
-			t.Errorf("%d writes, %d failures, %d copies; want 4, 3 and %d", writes, failures, copied, copies-4)
-		}
-		if len(d.claims) != 0 {
-			t.Errorf("%d claims are left", len(d.claims))
-		}
-	})
-}
-
-func TestWaitingCopyGivesUpWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDuplicates(time.Hour)
-		release := make(chan struct{})
-		var group sync.WaitGroup
-		group.Go(func() {
-			_, _, err := d.once(context.Background(), duplicateKey{1}, func() (Position, error) { <-release; return Position{Stream: 1}, nil })
-			if err != nil {
-				t.Error(err)
-			}
-		})
-		synctest.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, _, err := d.once(ctx, duplicateKey{1}, func() (Position, error) { panic("written twice") })
-		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("gave up with %v", err)
-		}
-		close(release)
-		group.Wait()
-	})
-}
-
-// writeNext is a write that always succeeds, each time at the next position.
-func writeNext() func() (Position, error) {
-	var last Position
-	return func() (Position, error) {
-		last.Stream++
-		return last, nil
-	}
-}
-
-func TestWindowExpires(t *testing.T) {
-	for name, between := range map[string]bool{"with other keys in between": true, "with nothing in between": false} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				d, write := newDuplicates(time.Hour), writeNext()
-				once := func(key byte) (Position, bool) {
-					position, copied, err := d.once(t.Context(), duplicateKey{key}, write)
-					if err != nil {
-						t.Fatal(err)
-					}
-					return position, copied
-				}
-				first, _ := once(1)
-				time.Sleep(time.Hour - time.Second)
-				if got, copied := once(1); !copied || got != first {
-					t.Errorf("within the window: %v, copy: %v", got, copied)
-				}
-				time.Sleep(2 * time.Second)
-				if between {
-					once(2)
-				}
-				if got, copied := once(1); copied || got == first {
-					t.Errorf("after the window: %v, copy: %v", got, copied)
-				}
-			})
-		})
-	}
-}
-
-func TestIndexIsBounded(t *testing.T) {
-	d := newDuplicates(time.Hour)
-	now := time.Now()
-	const over = 1000
-	for n := range uint64(maxDuplicateKeys + over) {
-		var key duplicateKey
-		binary.BigEndian.PutUint64(key[:], n)
-		d.learn(key, Position{Stream: n + 1}, now)
-	}
-	if len(d.stored) != maxDuplicateKeys || len(d.order) != maxDuplicateKeys {
-		t.Errorf("%d keys in %d places, want %d", len(d.stored), len(d.order), maxDuplicateKeys)
-	}
-	for n, want := range map[uint64]bool{0: false, over - 1: false, over: true, maxDuplicateKeys + over - 1: true} {
-		var key duplicateKey
-		binary.BigEndian.PutUint64(key[:], n)
-		if _, ok := d.stored[key]; ok != want {
-			t.Errorf("key %d is known: %v, want %v", n, ok, want)
-		}
 	}
 }

@@ -31,7 +31,7 @@
 //
 // # Duplicates and quarantine
 //
-// A notification that bears a duplicate key is stored once within a window; see duplicates. What the gateway refused is kept
+// A notification that bears a duplicate key is stored once within a window; see package dedup. What the gateway refused is kept
 // in a second stream, [Quarantine], from which it can be released into the log exactly once.
 //
 // # Groups
@@ -51,6 +51,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/linksgate/linksgate/server/dedup"
 	"github.com/linksgate/linksgate/server/store"
 )
 
@@ -239,7 +240,7 @@ type Log struct {
 	tail    *tail
 	frozen  frozen
 
-	duplicates *duplicates
+	duplicates *dedup.Index // nil: copies are not looked for
 	quarantine *Quarantine
 	groups     Groups
 
@@ -316,7 +317,7 @@ func open(ctx context.Context, options Options, backend backend) (*Log, error) {
 		return nil, err
 	}
 	l := &Log{
-		options: options, backend: backend, store: stored, id: id, duplicates: newDuplicates(options.DuplicateWindow),
+		options: options, backend: backend, store: stored, id: id,
 	}
 	l.frozen.done = make(chan struct{})
 	info, err := stored.Info(ctx)
@@ -325,8 +326,8 @@ func open(ctx context.Context, options Options, backend backend) (*Log, error) {
 	}
 	l.epochs.set(info.Epochs)
 	l.writer, l.tail = newWriter(l), newTail(l, info)
-	if err := l.rebuildDuplicates(ctx, l.tail.headInfo().position.Stream+1); err != nil {
-		return nil, fmt.Errorf("rebuild the index of duplicates: %w", err)
+	if err := l.openDuplicates(ctx, info); err != nil {
+		return nil, fmt.Errorf("open the index of duplicates: %w", err)
 	}
 	// Readers that come back after a restart should find the window filled, and the head's position known.
 	if err := l.tail.catchUp(ctx); err != nil {
@@ -370,7 +371,10 @@ func (l *Log) Close() error {
 		l.tail.close()
 		l.stop()
 		l.background.Wait()
-		l.closeErr = l.backend.close()
+		if l.duplicates != nil {
+			l.closeErr = l.duplicates.Close()
+		}
+		l.closeErr = errors.Join(l.closeErr, l.backend.close())
 	})
 	return l.closeErr
 }

@@ -173,8 +173,8 @@ func (q *Quarantine) Release(ctx context.Context, id string, n *linksgatev1.Noti
 		position, released.Before, err = q.store.release(ctx, sequence, n, data)
 		return position, err
 	}
-	if key, ok := q.log.duplicates.keyOf([]byte(n.GetAccount()), n.GetKind(), n.GetDuplicateKey()); ok {
-		released.Position, released.Copy, err = q.log.duplicates.once(ctx, key, write)
+	if key, ok := q.log.keyOf(n); ok {
+		released.Position, released.Copy, err = q.log.once(ctx, key, write)
 	} else {
 		released.Position, err = write()
 	}

@@ -15,6 +15,8 @@ const (
 	preload = 512
 	// retainedEvery is how often the window learns what is not retained any more.
 	retainedEvery = 500 * time.Millisecond
+	// trimEvery is how often files of old keys are looked for.
+	trimEvery = time.Hour
 )
 
 // tail is the end of the log: a window of the newest batches, unpacked once, and those who wait for what arrives.
@@ -113,6 +115,7 @@ func (t *tail) stored(entry store.Entry, data []byte) {
 func (t *tail) watchRetention(ctx context.Context) {
 	ticker := time.NewTicker(retainedEvery)
 	defer ticker.Stop()
+	var trimmed time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,6 +127,12 @@ func (t *tail) watchRetention(ctx context.Context) {
 			continue // the next time
 		}
 		t.log.epochs.trim(info.First)
+		if now := time.Now(); t.log.duplicates != nil && now.Sub(trimmed) > trimEvery {
+			trimmed = now
+			if err := t.log.duplicates.Trim(now); err != nil {
+				t.log.options.Logger.Warn("old keys not removed", "error", err)
+			}
+		}
 		t.mu.Lock()
 		t.retained = info.First
 		for len(t.window) > 0 && t.window[0].stream < t.retained {
@@ -142,7 +151,7 @@ func (t *tail) drop() {
 
 // take makes a batch the head, and lets the index of duplicates know.
 func (t *tail) take(b *batch) {
-	t.log.duplicates.learnBatch(b)
+	t.log.learnKeys(b)
 	t.add(b)
 }
 
