@@ -12,6 +12,7 @@
 package dedup
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -56,7 +57,7 @@ type Index struct {
 type stored struct {
 	key      Key
 	sequence uint64
-	written  time.Time
+	written  int64 // Unix nanoseconds
 }
 
 // claim is a write in progress. Its result may be read when done is closed.
@@ -106,7 +107,7 @@ func (x *Index) settle(key Key, mine *claim, write func() (uint64, error)) (uint
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if mine.err == nil {
-		x.learn(stored{key, mine.sequence, time.Now()})
+		x.learn(stored{key, mine.sequence, time.Now().UnixNano()})
 	}
 	delete(x.claims, key)
 	close(mine.done)
@@ -133,7 +134,7 @@ func (x *Index) Learn(batch uint64, epoch uint32, written time.Time, keys []Stor
 	}
 	x.fresh.last, x.fresh.epoch = batch, epoch
 	for _, k := range keys {
-		one := stored{k.Key, k.Sequence, written}
+		one := stored{k.Key, k.Sequence, written.UnixNano()}
 		x.fresh.keys = append(x.fresh.keys, one)
 		x.learn(one)
 	}
@@ -157,12 +158,12 @@ func (x *Index) learn(one stored) {
 	}
 	x.stored[one.key] = one.sequence
 	x.order = append(x.order, one)
-	x.forget(one.written)
+	x.forget(time.Unix(0, one.written))
 }
 
 // forget removes the keys that the window or the bound leaves behind. The caller holds mu.
 func (x *Index) forget(now time.Time) {
-	for len(x.order) > MaxKeys || len(x.order) > 0 && x.order[0].written.Before(now.Add(-x.window)) {
+	for len(x.order) > MaxKeys || len(x.order) > 0 && x.order[0].written < now.Add(-x.window).UnixNano() {
 		delete(x.stored, x.order[0].key)
 		x.order = x.order[1:]
 	}
@@ -170,5 +171,5 @@ func (x *Index) forget(now time.Time) {
 
 // sort puts keys in order that were not learnt in it. The caller holds mu.
 func (x *Index) sort() {
-	slices.SortStableFunc(x.order, func(a, b stored) int { return a.written.Compare(b.written) })
+	slices.SortStableFunc(x.order, func(a, b stored) int { return cmp.Compare(a.written, b.written) })
 }

@@ -62,26 +62,34 @@ func Open(dir string, identity string, window time.Duration, epochOf func(batch 
 	if err != nil {
 		return nil, err
 	}
+	// The newest first: what is beyond the bound would only be forgotten again.
+	slices.Reverse(entries)
+	count := 0
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
 		if !strings.HasSuffix(entry.Name(), runExtension) {
 			continue
 		}
-		r, ok := x.runs.read(path)
+		r, ok := x.runs.read(path, count < MaxKeys)
 		if epoch, known := epochOf(r.last); !ok || !known || epoch != r.epoch {
 			if err := os.Remove(path); err != nil {
 				return nil, err
 			}
 			continue
 		}
+		count += len(r.keys)
 		for _, one := range r.keys {
-			x.learn(one)
+			if _, known := x.stored[one.key]; !known {
+				x.stored[one.key] = one.sequence
+				x.order = append(x.order, one)
+			}
 		}
 		r.keys = nil
 		x.runs.known = append(x.runs.known, r)
 	}
 	slices.SortFunc(x.runs.known, func(a, b run) int { return cmp.Compare(a.first, b.first) })
 	x.sort()
+	x.forget(time.Now())
 	return x, nil
 }
 
@@ -155,7 +163,7 @@ func (r *runs) write(full run) error {
 	for _, one := range full.keys {
 		b = append(b, one.key[:]...)
 		b = binary.LittleEndian.AppendUint64(b, one.sequence)
-		b = binary.LittleEndian.AppendUint64(b, uint64(one.written.UnixNano()))
+		b = binary.LittleEndian.AppendUint64(b, uint64(one.written))
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	path := filepath.Join(r.dir, fmt.Sprintf("%020d%s", full.first, runExtension))
@@ -165,20 +173,41 @@ func (r *runs) write(full run) error {
 	return os.Rename(path+".new", path)
 }
 
-// read reads the file of a run; false if it does not hold, or is of another log.
-func (r *runs) read(path string) (run, bool) {
+// read reads the file of a run, or only what it is about; false if it does not hold, or is of another log.
+func (r *runs) read(path string, keys bool) (run, bool) {
+	if !keys {
+		return r.readHead(path)
+	}
 	b, err := os.ReadFile(path)
 	if err != nil || len(b) < runHead+4 || (len(b)-runHead-4)%keyBytes != 0 || !bytes.HasPrefix(b, runSign) ||
 		[32]byte(b[8:40]) != r.identity || crc32.Checksum(b[:len(b)-4], castagnoli) != binary.LittleEndian.Uint32(b[len(b)-4:]) {
 		return run{}, false
 	}
-	found := run{
-		first: binary.LittleEndian.Uint64(b[40:]), last: binary.LittleEndian.Uint64(b[48:]), epoch: binary.LittleEndian.Uint32(b[56:]),
-	}
+	found := parseRunHead(b)
 	for b = b[runHead : len(b)-4]; len(b) > 0; b = b[keyBytes:] {
 		found.keys = append(found.keys, stored{
-			key: Key(b[:16]), sequence: binary.LittleEndian.Uint64(b[16:]), written: time.Unix(0, int64(binary.LittleEndian.Uint64(b[24:]))),
+			key: Key(b[:16]), sequence: binary.LittleEndian.Uint64(b[16:]), written: int64(binary.LittleEndian.Uint64(b[24:])),
 		})
 	}
 	return found, true
+}
+
+// readHead reads what the run in a file is about.
+func (r *runs) readHead(path string) (run, bool) {
+	f, err := os.Open(path)
+	if err != nil {
+		return run{}, false
+	}
+	defer f.Close()
+	b := make([]byte, runHead)
+	if _, err := f.ReadAt(b, 0); err != nil || !bytes.HasPrefix(b, runSign) || [32]byte(b[8:40]) != r.identity {
+		return run{}, false
+	}
+	return parseRunHead(b), true
+}
+
+func parseRunHead(b []byte) run {
+	return run{
+		first: binary.LittleEndian.Uint64(b[40:]), last: binary.LittleEndian.Uint64(b[48:]), epoch: binary.LittleEndian.Uint32(b[56:]),
+	}
 }
