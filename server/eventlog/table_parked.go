@@ -1,11 +1,12 @@
 package eventlog
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
-	"strings"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -73,16 +74,24 @@ func (g *tableGroups) Parked(ctx context.Context, group, after string) iter.Seq2
 			yield(ParkedEntry{}, fmt.Errorf("%w: %q", ErrNoGroup, group))
 			return
 		}
-		prefix, last := parkedPrefix+group+".", ""
+		last := uint64(0)
 		if after != "" {
-			sequence, err := g.log.parseParkedCursor(after)
-			if err != nil {
+			var err error
+			if last, err = g.log.parseParkedCursor(after); err != nil {
 				yield(ParkedEntry{}, err)
 				return
 			}
-			last = parkedKey(parkedPrefix, group, sequence)
 		}
-		for value, err := range g.parked.List(ctx, prefix, last, false) {
+		keys, err := g.inOrder(ctx, parkedPrefix+group+".", last)
+		if err != nil {
+			yield(ParkedEntry{}, err)
+			return
+		}
+		for _, key := range keys {
+			value, err := g.parked.Get(ctx, key.Key)
+			if errors.Is(err, store.ErrNotFound) || err == nil && value.Revision != key.Revision {
+				continue // since then
+			}
 			parked := new(linksgatev1.ParkedRecord)
 			if err == nil {
 				err = proto.Unmarshal(value.Data, parked)
@@ -99,12 +108,27 @@ func (g *tableGroups) Parked(ctx context.Context, group, after string) iter.Seq2
 					Notification: parked.GetNotification(), ParkedAt: parked.GetParkedAt(), Reason: parked.GetReason(),
 					Detail: parked.GetDetail(), Attempts: parked.GetAttempts(),
 				},
-				Cursor: string(g.log.id.appendSealed(nil, parkedVersion, 0, numberOf(strings.TrimPrefix(value.Key, prefix)))),
+				Cursor: string(g.log.id.appendSealed(nil, parkedVersion, 0, value.Revision)),
 			}, nil) {
 				return
 			}
 		}
 	}
+}
+
+// inOrder returns the keys under a prefix in the order in which they were stored, after a revision.
+func (g *tableGroups) inOrder(ctx context.Context, prefix string, after uint64) ([]store.Value, error) {
+	var keys []store.Value
+	for value, err := range g.parked.List(ctx, prefix, "", true) {
+		if err != nil {
+			return nil, g.storeError("list parked", err)
+		}
+		if value.Revision > after {
+			keys = append(keys, value)
+		}
+	}
+	slices.SortFunc(keys, func(a, b store.Value) int { return cmp.Compare(a.Revision, b.Revision) })
+	return keys, nil
 }
 
 func (g *tableGroups) Replay(ctx context.Context, group, id string) error {

@@ -245,10 +245,11 @@ func (r *tableReader) fetchReplays(ctx context.Context, most int) ([]*Claim, fun
 	g.mu.Unlock()
 	var claims []*Claim
 	now := time.Now()
-	for value, err := range g.parked.List(ctx, replayPrefix+r.record.GetGroup().GetName()+".", "", true) {
-		if err != nil {
-			return nil, nil, g.storeError("read replays", err)
-		}
+	keys, err := g.inOrder(ctx, replayPrefix+r.record.GetGroup().GetName()+".", 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, value := range keys {
 		r.mu.Lock()
 		due, known := r.replays[value.Revision]
 		take := !known || !due.IsZero() && !due.After(now)
@@ -263,7 +264,7 @@ func (r *tableReader) fetchReplays(ctx context.Context, most int) ([]*Claim, fun
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
-		claims = append(claims, r.replayClaim(stored, err))
+		claims = append(claims, r.replayClaim(ctx, stored, err))
 		if len(claims) == most {
 			break
 		}
@@ -284,9 +285,12 @@ func (r *tableReader) fetchReplays(ctx context.Context, most int) ([]*Claim, fun
 }
 
 // replayClaim makes a claim of a notification that was given to the group again.
-func (r *tableReader) replayClaim(value store.Value, err error) *Claim {
-	c := &Claim{Source: SourceReplay, Stream: value.Revision, Deliveries: 2, Written: value.Time, Turn: 1, Bytes: len(value.Data)}
+func (r *tableReader) replayClaim(ctx context.Context, value store.Value, err error) *Claim {
+	c := &Claim{Source: SourceReplay, Stream: value.Revision, Deliveries: 1, Written: value.Time, Turn: 1, Bytes: len(value.Data)}
 	c.hand = tableHand{r, c}
+	if _, err := r.groups.kv.Get(ctx, progressKey(r.record, SourceReplay, c.Stream)); !errors.Is(err, store.ErrNotFound) {
+		c.Deliveries = 2
+	}
 	var record *Record
 	if err == nil {
 		record, err = r.groups.parkedRecord(value.Data)
