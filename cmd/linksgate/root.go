@@ -43,6 +43,8 @@ func newRootCommand() *cobra.Command {
 		newGroupCommand(),
 		newConsumeCommand(),
 		newDoctorCommand(),
+		newBackupCommand(),
+		newRestoreCommand(),
 		newVersionCommand(),
 	)
 	markErrors(root)

@@ -81,6 +81,8 @@ func (o *offsets) load(ctx context.Context) error {
 			o.settled[stream] = struct{}{}
 		}
 	}
+	// A copy of a directory in use may have a table that is ahead of the log.
+	o.floor = min(o.floor, max(o.groups.log.tail.headInfo().position.Stream+1, start(o.record).Stream))
 	o.next = o.floor
 	return nil
 }
