@@ -20,8 +20,9 @@ var arrows = map[string][]string{
 	"server/payload":    {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
 	"server/store":      {},
 	"server/store/disk": {module + "server/store", "github.com/tidwall/btree"},
+	"server/dedup":      {},
 	"server/eventlog": {
-		module + "gen/", module + "server/store", module + "server/store/disk", "google.golang.org/protobuf/", "github.com/nats-io/",
+		module + "gen/", module + "server/dedup", module + "server/store", module + "server/store/disk", "google.golang.org/protobuf/", "github.com/nats-io/",
 	},
 	"server/webhook": {
 		module + "gen/", module + "server/eventlog", module + "server/jsondoc", module + "server/payload", module + "server/signature",

@@ -99,7 +99,7 @@ func Check(ctx context.Context, dir string, options CheckOptions) (Summary, erro
 			}
 			summary.LastWritten = e.Time
 			summary.Batches++
-			summary.Notifications += uint64(len(b.records))
+			summary.Notifications += uint64(len(b.records) - b.erased)
 		},
 	})
 	if err != nil {

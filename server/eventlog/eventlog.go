@@ -71,6 +71,8 @@ var (
 	ErrDamaged = errors.New("damaged on disk")
 	// ErrNotFound: no notification has this position, no quarantine entry this id. What wraps it says which.
 	ErrNotFound = errors.New("not found")
+	// ErrErased: the notification was erased on purpose. It wraps ErrNotFound.
+	ErrErased = fmt.Errorf("notification %w: it was erased", ErrNotFound)
 	// ErrTooLarge: the notification does not fit into one record batch.
 	ErrTooLarge = errors.New("notification too large for the log")
 	// ErrUnavailable: the log could not be read or written now; a write may or may not have been stored.
@@ -243,6 +245,7 @@ type Log struct {
 	duplicates *dedup.Index // nil: copies are not looked for
 	quarantine *Quarantine
 	groups     Groups
+	erasures   erasures
 
 	background sync.WaitGroup     // the writer's and the tail's goroutines
 	stop       context.CancelFunc // ends the tail
@@ -257,6 +260,8 @@ type backend interface {
 	// openQuarantine and openGroups open what is stored beside it.
 	openQuarantine(ctx context.Context, l *Log) (quarantineStore, error)
 	openGroups(ctx context.Context, l *Log) (Groups, error)
+	// openErasures opens what is to be erased, if that can be.
+	openErasures(ctx context.Context, l *Log) error
 	// writable returns nil when a write would be tried, as [store.Engine.Writable] does.
 	writable() error
 	// failed is closed when nothing can be written any more, which cause then explains.
@@ -341,8 +346,12 @@ func open(ctx context.Context, options Options, backend backend) (*Log, error) {
 	if l.groups, err = backend.openGroups(ctx, l); err != nil {
 		return nil, err
 	}
+	if err := backend.openErasures(ctx, l); err != nil {
+		return nil, err
+	}
 	running, stop := context.WithCancel(context.Background())
 	l.stop = stop
+	l.background.Go(func() { l.runErasures(running) })
 	l.background.Go(l.writer.run)
 	l.background.Go(func() { l.tail.watchRetention(running) })
 	l.background.Go(func() { l.watchBackend(running) })

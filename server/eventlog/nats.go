@@ -71,6 +71,9 @@ func (e *engine) publish(ctx context.Context, msg *nats.Msg, options ...jetstrea
 	return e.js.PublishMsg(ctx, msg, options...)
 }
 
+// openErasures implements [backend]: what a stream has cannot be replaced.
+func (e *engine) openErasures(context.Context, *Log) error { return nil }
+
 func (e *engine) writable() error         { return nil }
 func (e *engine) failed() <-chan struct{} { return nil }
 func (e *engine) cause() error            { return nil }

@@ -48,10 +48,12 @@ const (
 
 // Gap tells of record batches that cannot be read.
 type Gap struct {
-	// Err is ErrExpired or ErrDamaged.
+	// Err is ErrExpired, ErrDamaged or ErrErased.
 	Err error
 	// Batches is how many record batches are missing, the first one perhaps partly.
 	Batches uint64
+	// Notifications is how many are missing of one record batch, when they were erased.
+	Notifications uint64
 }
 
 // Lag is the distance to the head.
@@ -166,6 +168,11 @@ func (r *reader) take(b *batch, emit func(Step) error, state State) error {
 		r.next = Cursor{Stream: b.stream + 1}
 		return emit(r.step(Step{Gap: &Gap{Err: ErrDamaged, Batches: 1}}, state))
 	}
+	if b.erased > 0 {
+		if err := r.tellErased(b, emit, state); err != nil {
+			return err
+		}
+	}
 	var records []*Record
 	all := b.from(r.next)
 	r.next = Cursor{Stream: b.stream + 1}
@@ -174,11 +181,25 @@ func (r *reader) take(b *batch, emit func(Step) error, state State) error {
 			r.next = until
 			break
 		}
-		if r.options.Filter.Match(&all[i]) {
+		if !all[i].erased && r.options.Filter.Match(&all[i]) {
 			records = append(records, &all[i])
 		}
 	}
 	return emit(r.step(Step{Records: records}, state))
+}
+
+// tellErased yields a gap for what was erased of a batch, from the reader's cursor on.
+func (r *reader) tellErased(b *batch, emit func(Step) error, state State) error {
+	gap := &Gap{Err: ErrErased}
+	for _, record := range b.from(r.next) {
+		if record.erased {
+			gap.Notifications++
+		}
+	}
+	if gap.Notifications == 0 {
+		return nil
+	}
+	return emit(r.step(Step{Gap: gap}, state))
 }
 
 // step completes a step with the reader's place.
@@ -256,7 +277,9 @@ func (r *reader) catchUp(ctx context.Context, last uint64, emit func(Step) error
 func (l *Log) unpackItem(item store.Item) (*batch, *Gap) {
 	switch {
 	case item.Gap.Count == 0:
-		return unpack(l.id, item.Epoch, item.Sequence, item.Time, item.Data), nil
+		b := unpack(l.id, item.Epoch, item.Sequence, item.Time, item.Data)
+		l.erasures.apply(b)
+		return b, nil
 	case item.Gap.Reason == store.Expired:
 		return nil, &Gap{Err: ErrExpired, Batches: item.Gap.Count}
 	}
@@ -300,6 +323,8 @@ func (l *Log) Get(ctx context.Context, p Position) (*Record, error) {
 		return nil, ErrDamaged
 	case p.Index >= len(b.records):
 		return nil, errNoNotification
+	case b.records[p.Index].erased:
+		return nil, ErrErased
 	}
 	return &b.records[p.Index], nil
 }

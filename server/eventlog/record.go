@@ -50,6 +50,7 @@ type Record struct {
 	kind                               linksgatev1.Kind
 	framed                             []byte
 	message                            int // where the message begins in framed
+	erased                             bool
 }
 
 // Framed returns the notification with id, token and sequence, marshalled as one element of the field
@@ -99,6 +100,7 @@ type batch struct {
 	written time.Time // by the clock of the log
 	records []Record
 	size    int // bytes of memory
+	erased  int // records that are
 	damaged bool
 }
 
@@ -135,9 +137,15 @@ func unpack(id logID, epoch uint32, stream uint64, written time.Time, data []byt
 		r := &b.records[i]
 		r.Position = Position{Stream: stream, Index: i}
 		r.Next = after(stream, i, count)
+		r.erased = len(stored) == 0
 		if buf = r.frame(buf, id, epoch, stored); buf == nil {
 			b.records, b.damaged = nil, true
 			return b
+		}
+	}
+	for i := range b.records {
+		if b.records[i].erased {
+			b.erased++
 		}
 	}
 	b.size = cap(buf) + count*128

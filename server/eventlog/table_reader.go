@@ -145,13 +145,15 @@ func (r *tableReader) claimOf(b *batch, before bool) *Claim {
 	records := b.from(start(r.record))
 	c := &Claim{
 		Source: SourceLog, Stream: b.stream, Deliveries: 1, Written: b.written, Turn: 1, Bytes: b.size, Damaged: b.damaged,
-		Records: make([]*Record, len(records)),
+		Records: make([]*Record, 0, len(records)),
 	}
 	if before {
 		c.Deliveries = 2
 	}
 	for i := range records {
-		c.Records[i] = &records[i]
+		if !records[i].erased {
+			c.Records = append(c.Records, &records[i])
+		}
 	}
 	c.hand = tableHand{r, c}
 	return c

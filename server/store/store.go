@@ -122,6 +122,12 @@ type Rewriter interface {
 	Rewrite(ctx context.Context, sequences []uint64, edit func(sequence uint64, data []byte) ([]byte, error)) error
 }
 
+// Compactor is a table that can physically remove what is out of date.
+type Compactor interface {
+	// Compact returns nil when nothing that was out of date when it was called is in any file of the table.
+	Compact(ctx context.Context) error
+}
+
 // Entry is what a log stores under a sequence.
 type Entry struct {
 	Sequence uint64

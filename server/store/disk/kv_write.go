@@ -213,10 +213,41 @@ func (t *KV) wasteful() bool {
 	return used > 2*live+little
 }
 
+// Compact implements [store.Compactor]. It lets changes in between the segments.
+func (t *KV) Compact(ctx context.Context) error {
+	t.appending.Lock()
+	if err := t.checkOpen(); err != nil {
+		t.appending.Unlock()
+		return err
+	}
+	err := t.roll()
+	t.mu.Lock()
+	until := t.next
+	t.mu.Unlock()
+	t.appending.Unlock()
+	for err == nil {
+		if err = ctx.Err(); err != nil {
+			break
+		}
+		t.appending.Lock()
+		t.mu.Lock()
+		done := len(t.segments) == 0 || t.segments[0].First >= until
+		t.mu.Unlock()
+		if !done {
+			err = t.compact()
+		}
+		t.appending.Unlock()
+		if done {
+			break
+		}
+	}
+	return err
+}
+
 // compact removes the oldest segment, after what is current in it has been appended again.
 func (t *KV) compact() error {
 	t.mu.Lock()
-	oldest, next := t.segments[0], t.segments[1].First
+	oldest := t.segments[0]
 	t.mu.Unlock()
 	var current []*value
 	t.table.Lock()
@@ -249,7 +280,7 @@ func (t *KV) compact() error {
 			t.record(s, entries[i].head, offsets[i])
 		}
 	}
-	return t.remove(1, next)
+	return t.remove(1, oldest.Last+1)
 }
 
 // close ends those who watch too.
