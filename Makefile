@@ -2,7 +2,8 @@
 BUF    = go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 LINT   = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build demo test test-web faults faults-short groups lint generate check-generated breaking bench fuzz clean
+.PHONY: build demo test test-web faults faults-short groups lint generate check-generated breaking bench bench-start bench-restart corruption \
+	fuzz clean
 
 build:
 	go build -o bin/linksgate ./cmd/linksgate
@@ -36,6 +37,10 @@ groups:
 	go test -v -count 1 -timeout 0 ./server/faults/groups -seed $(SEED) \
 	  -notifications 100000 -sims 1000 -kills 60 -tolerance 0.1 -longest 30m
 
+## corruption: flips every byte of every file of small logs and tables, one at a time, and cuts each file at every byte; ten minutes
+corruption:
+	go test -count 1 -timeout 0 -run 'Flipped|LostItsEnd' ./server/store/disk -every-byte
+
 ## lint: Go, protos, formatting, module file
 lint:
 	$(BUF) lint
@@ -60,6 +65,14 @@ breaking:
 ## bench: durable notifications per second and latencies, with the machine's fsync, beside a store that does nothing
 bench:
 	go test -run '^$$' -bench . -benchtime 3s -count 3 ./server
+
+## bench-start: how long the gateway takes to start on a log of 10 GiB, after a stop and after kill -9; needs 25 GiB of disk
+bench-start:
+	go test -run '^$$' -bench BenchmarkStart -benchtime 3x -timeout 30m ./server/faults
+
+## bench-restart: ten restarts under 500 notifications a second, with sockets handed over: who is refused, and the longest wait
+bench-restart:
+	go test -run '^$$' -bench BenchmarkRestart -benchtime 1x ./server/faults
 
 ## fuzz: every fuzz target for FUZZTIME each
 FUZZTIME ?= 30s

@@ -101,6 +101,7 @@ func newREST(server *rpc.Server, allowedHosts []string, sendTimeout time.Duratio
 		restv1.RegisterNotificationServiceHandler(ctx, f.routes, conn),
 		restv1.RegisterGroupServiceHandler(ctx, f.routes, conn),
 		restv1.RegisterQuarantineServiceHandler(ctx, f.routes, conn),
+		restv1.RegisterErasureServiceHandler(ctx, f.routes, conn),
 		f.routes.HandlePath(http.MethodGet, subscribePath, f.subscribe), // instead of the generated one: the last one counts
 		f.routes.HandlePath(http.MethodGet, openAPIPath, f.openAPI),
 	)

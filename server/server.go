@@ -37,6 +37,8 @@ type Env struct {
 	Logger *slog.Logger
 	// Version to report.
 	Version string
+	// Sockets that are listened on already, by the name of the address in [Listen] that each is used instead of: webhook, grpc, rest, admin.
+	Sockets map[string]net.Listener
 	// Source, if set, reads the configuration again, in the same way as the one that Run is given was read. A change of the
 	// accounts, of the secrets that they name or of the trusted proxies is then put in force while the gateway runs. It is not
 	// called by two goroutines at once.
@@ -81,7 +83,7 @@ func Run(ctx context.Context, config Config, env Env) (err error) {
 		return found.err
 	}
 	config = found.config
-	listeners, err := config.Listen.open()
+	listeners, err := config.Listen.open(env.Sockets)
 	if err != nil {
 		return err
 	}
@@ -232,13 +234,16 @@ func (g *gateway) stop() {
 // listeners are bound before anything else is started, so that a port in use is found first.
 type listeners struct{ webhook, grpc, rest, admin net.Listener }
 
-func (l Listen) open() (listeners, error) {
+func (l Listen) open(handed map[string]net.Listener) (listeners, error) {
 	var on listeners
 	for _, one := range []struct {
 		name, address string
 		listener      *net.Listener
 	}{{"webhook", l.Webhook, &on.webhook}, {"grpc", l.GRPC, &on.grpc}, {"rest", l.REST, &on.rest}, {"admin", l.Admin, &on.admin}} {
 		var err error
+		if *one.listener = handed[one.name]; *one.listener != nil {
+			continue
+		}
 		if *one.listener, err = net.Listen("tcp", one.address); err != nil {
 			return on, errors.Join(fmt.Errorf("listen.%s: %w", one.name, err), on.close())
 		}

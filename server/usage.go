@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -104,7 +105,7 @@ func (u *usage) learnStretch(ctx context.Context, uses *webhook.Uses, begin, end
 		switch {
 		case err != nil:
 			return since, count, gap, err
-		case step.Gap != nil:
+		case step.Gap != nil && !errors.Is(step.Gap.Err, eventlog.ErrErased):
 			since, gap = time.Time{}, fmt.Errorf("before %d: %w", step.Next.Stream, step.Gap.Err)
 		}
 		for _, record := range step.Records {

@@ -45,6 +45,7 @@ func newRootCommand() *cobra.Command {
 		newDoctorCommand(),
 		newBackupCommand(),
 		newRestoreCommand(),
+		newEraseCommand(),
 		newVersionCommand(),
 	)
 	markErrors(root)

@@ -44,6 +44,10 @@ at the configuration and the files of secrets every two seconds, and at once on
 SIGHUP. What cannot be used changes nothing, and the reasons are logged; GET /config
 at the admin address shows them too. Everything else needs a restart.
 
+Sockets that a service manager listens on (systemd socket activation, LISTEN_FDS) are
+used instead of the addresses whose names they have: webhook, grpc, rest, admin. While
+the gateway is restarted, connections then wait instead of being refused.
+
 To change a secret without losing a notification, add the new one under a name of
 its own beside the old, have Linksfield change over, and take the old one out when
 linksgate secrets check says so.`
@@ -117,11 +121,16 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 		return nil
 	}
 	signal.Ignore(syscall.SIGPIPE) // whoever read the output may go: intake must not end with it
+	sockets, err := handedOver()
+	if err != nil {
+		return err
+	}
 	reload, stop := hangups()
 	defer stop()
 	err = server.Run(cmd.Context(), config, server.Env{
 		Logger:  logger,
 		Version: version(),
+		Sockets: sockets,
 		Source:  f.readConfig,
 		Reload:  reload,
 		Ready:   func(s server.Serving) { printServing(out, s) },

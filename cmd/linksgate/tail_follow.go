@@ -121,6 +121,8 @@ func explain(st *status.Status, info *errdetails.ErrorInfo) error {
 func describeGap(gap *linksgatev1.Gap) string {
 	why := "are missing"
 	switch gap.GetReason() {
+	case linksgatev1.GapReason_GAP_REASON_ERASED:
+		return fmt.Sprintf("gap: %s were erased on purpose; going on after them", plural(gap.GetNotifications(), "notification"))
 	case linksgatev1.GapReason_GAP_REASON_EXPIRED:
 		why = "have expired"
 	case linksgatev1.GapReason_GAP_REASON_DAMAGED:

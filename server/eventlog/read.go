@@ -282,6 +282,8 @@ func (l *Log) unpackItem(item store.Item) (*batch, *Gap) {
 		return b, nil
 	case item.Gap.Reason == store.Expired:
 		return nil, &Gap{Err: ErrExpired, Batches: item.Gap.Count}
+	case item.Gap.Reason == store.Erased:
+		return nil, &Gap{Err: ErrErased, Batches: item.Gap.Count}
 	}
 	return nil, &Gap{Err: ErrDamaged, Batches: item.Gap.Count}
 }

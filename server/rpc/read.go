@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -78,7 +79,7 @@ type page struct {
 
 // take adds a step. It reports whether the page is full.
 func (p *page) take(step eventlog.Step) (bool, error) {
-	if step.Gap != nil {
+	if step.Gap != nil && !errors.Is(step.Gap.Err, eventlog.ErrErased) {
 		if len(p.notifications) > 0 {
 			return true, nil // the next page begins at the gap and says so
 		}

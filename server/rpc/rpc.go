@@ -134,6 +134,7 @@ func New(options Options) *Server {
 		linksgatev1.RegisterQuarantineServiceServer(s.grpc, &quarantineServer{
 			quarantine: s.log.Quarantine(), log: s.log, reverify: options.Reverify,
 		})
+		linksgatev1.RegisterErasureServiceServer(s.grpc, &erasureServer{server: s, log: s.log})
 	}
 	if options.Groups != nil {
 		linksgatev1.RegisterGroupServiceServer(s.grpc, &groupServer{server: s, groups: options.Groups, parked: s.log.Groups()})

@@ -199,15 +199,19 @@ func (sub *subscription) head() *linksgatev1.LogPosition {
 
 // gap applies the subscription's gap policy.
 func (sub *subscription) gap(step eventlog.Step) error {
-	if sub.onGap == linksgatev1.GapPolicy_GAP_POLICY_FAIL {
+	erased := errors.Is(step.Gap.Err, eventlog.ErrErased) // which is no loss
+	if sub.onGap == linksgatev1.GapPolicy_GAP_POLICY_FAIL && !erased {
 		return &gapError{err: step.Gap.Err, available: sub.server.log.Token(step.Next)}
 	}
 	reason := linksgatev1.GapReason_GAP_REASON_DAMAGED
-	if errors.Is(step.Gap.Err, eventlog.ErrExpired) {
+	switch {
+	case erased:
+		reason = linksgatev1.GapReason_GAP_REASON_ERASED
+	case errors.Is(step.Gap.Err, eventlog.ErrExpired):
 		reason = linksgatev1.GapReason_GAP_REASON_EXPIRED
 	}
 	return sub.send(step.Next, &linksgatev1.SubscribeResponse{Frame: &linksgatev1.SubscribeResponse_Gap{
-		Gap: &linksgatev1.Gap{Reason: reason, RecordBatches: step.Gap.Batches}}})
+		Gap: &linksgatev1.Gap{Reason: reason, RecordBatches: step.Gap.Batches, Notifications: step.Gap.Notifications}}})
 }
 
 // sendRecords sends the records of a step in batches of at most maxBatch.

@@ -86,6 +86,8 @@ const (
 	GapReason_GAP_REASON_EXPIRED GapReason = 1
 	// Damaged or missing on disk.
 	GapReason_GAP_REASON_DAMAGED GapReason = 2
+	// Erased on purpose: see ErasureService.
+	GapReason_GAP_REASON_ERASED GapReason = 3
 )
 
 // Enum value maps for GapReason.
@@ -94,11 +96,13 @@ var (
 		0: "GAP_REASON_UNSPECIFIED",
 		1: "GAP_REASON_EXPIRED",
 		2: "GAP_REASON_DAMAGED",
+		3: "GAP_REASON_ERASED",
 	}
 	GapReason_value = map[string]int32{
 		"GAP_REASON_UNSPECIFIED": 0,
 		"GAP_REASON_EXPIRED":     1,
 		"GAP_REASON_DAMAGED":     2,
+		"GAP_REASON_ERASED":      3,
 	}
 )
 
@@ -1148,13 +1152,16 @@ func (x *FellBehind) GetLag() *Lag {
 }
 
 // Gap tells that notifications between the previous frame and this one can no longer be read. Sent only under
-// GAP_POLICY_CONTINUE. The frame's token stands after the gap.
+// GAP_POLICY_CONTINUE, but for GAP_REASON_ERASED, which is no loss and sent under every policy. The frame's token stands after the
+// gap.
 type Gap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why they are missing.
 	Reason GapReason `protobuf:"varint,1,opt,name=reason,proto3,enum=linksgate.v1.GapReason" json:"reason,omitempty"`
-	// How many record batches are missing, partly or whole.
+	// How many record batches are missing, partly or whole. 0 when only some notifications of one are: see the next field.
 	RecordBatches uint64 `protobuf:"varint,2,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
+	// How many notifications of one record batch are missing. Only with GAP_REASON_ERASED.
+	Notifications uint64 `protobuf:"varint,3,opt,name=notifications,proto3" json:"notifications,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1199,6 +1206,13 @@ func (x *Gap) GetReason() GapReason {
 func (x *Gap) GetRecordBatches() uint64 {
 	if x != nil {
 		return x.RecordBatches
+	}
+	return 0
+}
+
+func (x *Gap) GetNotifications() uint64 {
+	if x != nil {
+		return x.Notifications
 	}
 	return 0
 }
@@ -1782,10 +1796,11 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\x04head\x18\x01 \x01(\v2\x19.linksgate.v1.LogPositionR\x04head\"1\n" +
 	"\n" +
 	"FellBehind\x12#\n" +
-	"\x03lag\x18\x01 \x01(\v2\x11.linksgate.v1.LagR\x03lag\"]\n" +
+	"\x03lag\x18\x01 \x01(\v2\x11.linksgate.v1.LagR\x03lag\"\x83\x01\n" +
 	"\x03Gap\x12/\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x17.linksgate.v1.GapReasonR\x06reason\x12%\n" +
-	"\x0erecord_batches\x18\x02 \x01(\x04R\rrecordBatches\"\x82\x01\n" +
+	"\x0erecord_batches\x18\x02 \x01(\x04R\rrecordBatches\x12$\n" +
+	"\rnotifications\x18\x03 \x01(\x04R\rnotifications\"\x82\x01\n" +
 	"\aClosing\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.linksgate.v1.ClosingReasonR\x06reason\x12B\n" +
 	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter\"\xf7\x01\n" +
@@ -1825,11 +1840,12 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\tGapPolicy\x12\x1a\n" +
 	"\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fGAP_POLICY_FAIL\x10\x01\x12\x17\n" +
-	"\x13GAP_POLICY_CONTINUE\x10\x02*W\n" +
+	"\x13GAP_POLICY_CONTINUE\x10\x02*n\n" +
 	"\tGapReason\x12\x1a\n" +
 	"\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12GAP_REASON_EXPIRED\x10\x01\x12\x16\n" +
-	"\x12GAP_REASON_DAMAGED\x10\x02*\xa6\x01\n" +
+	"\x12GAP_REASON_DAMAGED\x10\x02\x12\x15\n" +
+	"\x11GAP_REASON_ERASED\x10\x03*\xa6\x01\n" +
 	"\rClosingReason\x12\x1e\n" +
 	"\x1aCLOSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CLOSING_REASON_COMPLETED\x10\x01\x12\x1a\n" +
