@@ -23,9 +23,9 @@ type Erased struct {
 }
 
 var (
-	// ErrBadICCID: the text cannot be an ICCID.
+	// ErrBadICCID says that a text cannot be an ICCID.
 	ErrBadICCID = errors.New("not an ICCID")
-	// ErrNotErasable: the log is stored where nothing can be replaced.
+	// ErrNotErasable says that the log is stored where nothing can be replaced.
 	ErrNotErasable = errors.New("a log on a NATS cluster cannot be erased from: what it has goes with its retention")
 )
 

@@ -26,24 +26,12 @@ func groupRecord(name string, from Cursor) *linksgatev1.GroupRecord {
 	}
 }
 
-// forgetful makes the engine give batches again soon after they were kept alive last.
 func mustCreate(t *testing.T, l *Log, record *linksgatev1.GroupRecord) *linksgatev1.GroupRecord {
 	t.Helper()
 	if err := l.Groups().Create(t.Context(), record); err != nil {
 		t.Fatal(err)
 	}
 	return record
-}
-
-func mustPut(t *testing.T, l *Log, record *linksgatev1.GroupRecord) {
-	t.Helper()
-	_, revision, err := l.Groups().Get(t.Context(), record.GetGroup().GetName())
-	if err == nil {
-		err = l.Groups().Put(t.Context(), record, revision)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func names(records []*linksgatev1.GroupRecord) []string {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -45,7 +46,7 @@ func newSockets(g *Gateway) (*sockets, error) {
 func (s *sockets) start(g *Gateway) (*exec.Cmd, error) {
 	serve := g.command("serve", "--config", g.settings.path())
 	cmd := exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, serve.Args...)...)
-	cmd.Env = append(serve.Env, fmt.Sprintf("LISTEN_FDS=%d", len(s.files)), "LISTEN_FDNAMES="+strings.Join(s.names, ":"))
+	cmd.Env = append(slices.Clone(serve.Env), fmt.Sprintf("LISTEN_FDS=%d", len(s.files)), "LISTEN_FDNAMES="+strings.Join(s.names, ":"))
 	cmd.ExtraFiles = s.files
 	cmd.Stdout, cmd.Stderr = g.output, g.output
 	return cmd, cmd.Start()
