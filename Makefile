@@ -2,7 +2,7 @@
 BUF    = go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 LINT   = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build demo test test-web faults faults-short groups lint generate check-generated breaking bench bench-start bench-restart corruption \
+.PHONY: build demo test test-web test-docs faults faults-short groups lint generate check-generated breaking bench bench-start bench-restart corruption \
 	fuzz clean
 
 build:
@@ -21,6 +21,10 @@ test:
 SCHEMATHESIS ?= schemathesis
 test-web:
 	go test -count 1 -timeout 5m ./server/web -web -schemathesis "$(SCHEMATHESIS)"
+
+## test-docs: runs every command of the README and of docs/. Needs bash, curl and jq
+test-docs:
+	go test -count 1 -timeout 10m ./docs -docs
 
 ## faults: everything that can break does, at random, for DURATION; SEED makes a schedule come again, 0 chooses a new one
 DURATION ?= 15m
