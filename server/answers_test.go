@@ -14,7 +14,7 @@ import (
 	"time"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/simulator"
 )
 
@@ -283,9 +283,9 @@ func TestURLsThatNobodyWasGivenAre404(t *testing.T) {
 
 func TestSourcesBehindTrustedProxies(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Webhook.TrustedProxies = []string{"127.0.0.0/8", "198.51.100.7"}
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.Webhook.TrustedProxies = []string{"127.0.0.0/8", "198.51.100.7"}
+	g := startGateway(t, cfg)
 	recharge := signed(t, linksgatev1.Kind_KIND_MALL_RECHARGE_SUCCESS, markedBody)
 	for forwarded, want := range map[string]int{
 		"203.0.113.9":                         http.StatusOK,
@@ -326,9 +326,9 @@ func TestBodiesOverTheLimitAre413(t *testing.T) {
 		{name: "chunked", header: header, body: tooLarge, chunked: true, reason: "too_large"},
 	})
 
-	config := testConfig(t)
-	config.Webhook.MaxBody = server.Size(len(markedBody))
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.Webhook.MaxBody = config.Size(len(markedBody))
+	g := startGateway(t, cfg)
 	g.deliver(t, smsPath, signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody))
 	over := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody+" ")
 	if a := g.request(t, http.MethodPost, smsPath, over.Header, strings.NewReader(markedBody+" ")); a.status != http.StatusRequestEntityTooLarge {
@@ -350,9 +350,9 @@ func TestHeadersOverTheLimitAre431(t *testing.T) {
 
 func TestSlowBodyIs408(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Webhook.ReadTimeout = server.Duration(300 * time.Millisecond)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.Webhook.ReadTimeout = config.Duration(300 * time.Millisecond)
+	g := startGateway(t, cfg)
 	slow := openConn(t, g)
 	slow.begin(t, smsPath, signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody))
 	slow.write(t, markedBody[:10])
@@ -368,8 +368,8 @@ func TestSlowBodyIs408(t *testing.T) {
 
 func TestRequestsInFlightAreFinishedByAShutdown(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	sms := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody)
 	inFlight := openConn(t, g)
 	inFlight.begin(t, smsPath, sms)
@@ -382,7 +382,7 @@ func TestRequestsInFlightAreFinishedByAShutdown(t *testing.T) {
 	}
 	g.stop(t)
 
-	again := startGateway(t, config)
+	again := startGateway(t, cfg)
 	if n := again.get(t, a.id(t)); n.GetBody() != markedBody {
 		t.Errorf("stored %s; want %s", n.GetBody(), markedBody)
 	}

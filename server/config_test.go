@@ -29,6 +29,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 )
 
 // writeFile writes a file of the test's own and returns its path.
@@ -41,9 +42,9 @@ func writeFile(t *testing.T, name, text string) string {
 	return path
 }
 
-func readConfig(t *testing.T, text string) (server.Config, error) {
+func readConfig(t *testing.T, text string) (config.Config, error) {
 	t.Helper()
-	return server.ReadConfig(writeFile(t, "linksgate.yaml", text))
+	return config.Read(writeFile(t, "linksgate.yaml", text))
 }
 
 // inlineSecret stands where the configuration names a secret's place.
@@ -97,7 +98,7 @@ func TestConfigurationsThatCannotBeRead(t *testing.T) {
 			}
 		})
 	}
-	if _, err := server.ReadConfig(filepath.Join(t.TempDir(), "missing.yaml")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := config.Read(filepath.Join(t.TempDir(), "missing.yaml")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing file: %v; want ErrNotExist", err)
 	}
 }
@@ -108,21 +109,21 @@ func TestDurationsAndSizes(t *testing.T) {
 		"30d": 30 * 24 * time.Hour, "12h": 12 * time.Hour, "90s": 90 * time.Second, "1h30m": 90 * time.Minute,
 		"250ms": 250 * time.Millisecond, "0": 0, `"7d"`: 7 * 24 * time.Hour, "'1m'": time.Minute,
 	} {
-		config, err := readConfig(t, "log:\n  max_age: "+text+"\n")
-		if err != nil || config.Log.MaxAge == nil || time.Duration(*config.Log.MaxAge) != want {
-			t.Errorf("%s is read as %v, %v; want %v", text, config.Log.MaxAge, err, want)
+		cfg, err := readConfig(t, "log:\n  max_age: "+text+"\n")
+		if err != nil || cfg.Log.MaxAge == nil || time.Duration(*cfg.Log.MaxAge) != want {
+			t.Errorf("%s is read as %v, %v; want %v", text, cfg.Log.MaxAge, err, want)
 		}
 	}
-	if config, err := readConfig(t, "drain_timeout: &long 20m\ngrpc: {send_timeout: *long}\n"); err != nil || time.Duration(config.GRPC.SendTimeout) != 20*time.Minute {
-		t.Errorf("an alias is read as %v, %v", config.GRPC.SendTimeout, err)
+	if cfg, err := readConfig(t, "drain_timeout: &long 20m\ngrpc: {send_timeout: *long}\n"); err != nil || time.Duration(cfg.GRPC.SendTimeout) != 20*time.Minute {
+		t.Errorf("an alias is read as %v, %v", cfg.GRPC.SendTimeout, err)
 	}
-	for text, want := range map[string]server.Size{
+	for text, want := range map[string]config.Size{
 		"0": 0, "1024": 1024, "5B": 5, "512KiB": 512 << 10, "16MiB": 16 << 20, "10GiB": 10 << 30, "2TiB": 2 << 40, `"1KiB"`: 1 << 10,
 		"8388607TiB": 8388607 << 40,
 	} {
-		config, err := readConfig(t, "log:\n  max_bytes: "+text+"\n")
-		if err != nil || config.Log.MaxBytes != want {
-			t.Errorf("%s is read as %d, %v; want %d", text, config.Log.MaxBytes, err, want)
+		cfg, err := readConfig(t, "log:\n  max_bytes: "+text+"\n")
+		if err != nil || cfg.Log.MaxBytes != want {
+			t.Errorf("%s is read as %d, %v; want %d", text, cfg.Log.MaxBytes, err, want)
 		}
 	}
 }
@@ -130,18 +131,18 @@ func TestDurationsAndSizes(t *testing.T) {
 // TestConfigurationsThatCannotWork changes one thing at a time in a configuration that works.
 func TestConfigurationsThatCannotWork(t *testing.T) {
 	t.Parallel()
-	account := func(change func(*server.AccountConfig)) func(*server.Config) {
-		return func(c *server.Config) {
+	account := func(change func(*config.Account)) func(*config.Config) {
+		return func(c *config.Config) {
 			acme := c.Accounts["acme"]
 			change(&acme)
 			c.Accounts["acme"] = acme
 		}
 	}
-	kind := func(name string, k server.KindConfig) func(*server.Config) {
-		return account(func(a *server.AccountConfig) { a.Kinds = map[string]server.KindConfig{name: k} })
+	kind := func(name string, k config.Kind) func(*config.Config) {
+		return account(func(a *config.Account) { a.Kinds = map[string]config.Kind{name: k} })
 	}
-	md5 := func(s server.SecretConfig) func(*server.Config) {
-		return account(func(a *server.AccountConfig) { a.MD5Secrets = []server.SecretConfig{s} })
+	md5 := func(s config.Secret) func(*config.Config) {
+		return account(func(a *config.Account) { a.MD5Secrets = []config.Secret{s} })
 	}
 	short := writeFile(t, "short", "Qp1-too-short")
 	odd := writeFile(t, "odd", inlineSecret+"/with-a-slash")
@@ -152,70 +153,70 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 	noSync := false
 	for _, tt := range []struct {
 		name   string
-		change func(*server.Config)
+		change func(*config.Config)
 		want   []string // parts of the error
 	}{
-		{"address without a port", func(c *server.Config) { c.Listen.Webhook = "8080" }, []string{"listen.webhook", "8080"}},
-		{"no such port", func(c *server.Config) { c.Listen.GRPC = "127.0.0.1:99999" }, []string{"listen.grpc", "99999"}},
-		{"address twice", func(c *server.Config) { c.Listen.Admin, c.Listen.GRPC = "127.0.0.1:7", "127.0.0.1:7" }, []string{"listen.admin", "listen.grpc"}},
-		{"secret in a device", md5(server.SecretConfig{File: "/dev/zero"}), []string{"md5_secrets[0].file", "regular"}},
-		{"no account", func(c *server.Config) { c.Accounts = nil }, []string{"accounts"}},
-		{"account's name", func(c *server.Config) { c.Accounts["Acme_1"] = c.Accounts["acme"] }, []string{"accounts.Acme_1"}},
-		{"account's name too long", func(c *server.Config) { c.Accounts[strings.Repeat("a", 64)] = c.Accounts["acme"] }, []string{"63"}},
-		{"account without secrets", func(c *server.Config) { c.Accounts["bare"] = server.AccountConfig{} }, []string{"accounts.bare", "md5_secrets"}},
-		{"secret from nowhere", md5(server.SecretConfig{Name: "x"}), []string{"accounts.acme.md5_secrets[0]", "file", "env"}},
-		{"secret from two places", md5(server.SecretConfig{File: short, Env: "PATH"}), []string{"accounts.acme.md5_secrets[0]", "exactly one"}},
-		{"missing file", md5(server.SecretConfig{File: missing}), []string{"accounts.acme.md5_secrets[0].file", missing}},
-		{"empty file", md5(server.SecretConfig{File: empty}), []string{"accounts.acme.md5_secrets[0].file", "empty"}},
-		{"variable not set", md5(server.SecretConfig{Env: "LINKSGATE_TEST_NOT_SET"}), []string{"accounts.acme.md5_secrets[0].env", "LINKSGATE_TEST_NOT_SET"}},
-		{"key without id", account(func(a *server.AccountConfig) { a.HMACKeys[0].ID = "" }), []string{"accounts.acme.hmac_keys[0].id"}},
-		{"key id with a slash", account(func(a *server.AccountConfig) { a.HMACKeys[1].ID = "a/b" }), []string{"accounts.acme.hmac_keys[1].id"}},
-		{"unknown kind", kind("sms", server.KindConfig{}), []string{"accounts.acme.kinds.sms", "sms-received"}},
-		{"unknown policy", kind("cube", server.KindConfig{Signature: "optional"}), []string{"accounts.acme.kinds.cube.signature", "optional", "if-present"}},
-		{"unsigned and not guarded", kind("cube", server.KindConfig{Signature: "none"}), []string{"accounts.acme.kinds.cube.signature", "path_token"}},
-		{"perhaps unsigned and not guarded", kind("cube", server.KindConfig{Signature: "if-present"}), []string{"accounts.acme.kinds.cube.signature"}},
-		{"short path token", kind("cube", server.KindConfig{PathToken: &server.SecretConfig{File: short}}), []string{"accounts.acme.kinds.cube.path_token", "16"}},
-		{"path token with a slash", kind("cube", server.KindConfig{PathToken: &server.SecretConfig{File: odd}}), []string{"accounts.acme.kinds.cube.path_token"}},
-		{"path token from nowhere", kind("cube", server.KindConfig{PathToken: &server.SecretConfig{}}), []string{"accounts.acme.kinds.cube.path_token"}},
-		{"no network", kind("cube", server.KindConfig{AllowedSources: []string{"linksfield.example"}}), []string{"accounts.acme.kinds.cube.allowed_sources", "linksfield.example"}},
-		{"no network of a proxy", func(c *server.Config) { c.Webhook.TrustedProxies = []string{"proxy"} }, []string{"webhook.trusted_proxies", "proxy"}},
-		{"hardly a quarantine", func(c *server.Config) { c.Log.QuarantineBytes = 16<<20 - 1 }, []string{"log", "16 MiB"}},
-		{"body over a record", func(c *server.Config) { c.Webhook.MaxBody = 256<<10 + 1 }, []string{"webhook.max_body", "256KiB"}},
-		{"negative requests", func(c *server.Config) { c.Webhook.MaxRequests = -1 }, []string{"webhook.max_requests"}},
-		{"negative streams", func(c *server.Config) { c.GRPC.MaxStreams = -1 }, []string{"grpc.max_streams"}},
-		{"name with a port", func(c *server.Config) { c.REST.AllowedHosts = []string{"gateway.example:9092"} }, []string{"rest.allowed_hosts", "gateway.example:9092", "without scheme and port"}},
-		{"origin for a name", func(c *server.Config) { c.REST.AllowedHosts = []string{"a", "https://gateway.example"} }, []string{"rest.allowed_hosts", "https://"}},
-		{"another scheme", func(c *server.Config) { c.Webhook.PublicURL = "ftp://hooks.example.com" }, []string{"webhook.public_url", "ftp://"}},
-		{"no scheme", func(c *server.Config) { c.Webhook.PublicURL = "hooks.example.com" }, []string{"webhook.public_url", "https://"}},
-		{"any name", func(c *server.Config) { c.REST.AllowedHosts = []string{"*"} }, []string{"rest.allowed_hosts", "*"}},
-		{"no time to read", func(c *server.Config) { c.Webhook.ReadTimeout = 1 }, []string{"webhook.read_timeout: 1ns is too short: at least 10ms"}},
-		{"no time to send", func(c *server.Config) { c.GRPC.SendTimeout = server.Duration(9 * time.Millisecond) }, []string{"grpc.send_timeout: 9ms is too short"}},
-		{"no time to stop", func(c *server.Config) { c.DrainTimeout = 20 }, []string{"drain_timeout: 20ns is too short"}},
-		{"no time to stream", func(c *server.Config) { c.GRPC.MaxStreamAge = 3600 }, []string{"grpc.max_stream_age: 3.6µs is too short"}},
-		{"two logs", func(c *server.Config) { c.Log.NATSURL, c.Log.Fsync = "nats://localhost", nil }, []string{"log"}},
-		{"another's fsync", func(c *server.Config) { c.Log.Dir, c.Log.NATSURL, c.Log.Fsync = "", "nats://localhost", &noSync }, []string{"log", "sync"}},
-		{"replicas without cluster", func(c *server.Config) { c.Log.Replicas = 3 }, []string{"log", "NATS URL"}},
-		{"credentials without cluster", func(c *server.Config) { c.Log.NATSCredentialsFile = "a" }, []string{"log", "NATS URL"}},
-		{"too many replicas", func(c *server.Config) {
+		{"address without a port", func(c *config.Config) { c.Listen.Webhook = "8080" }, []string{"listen.webhook", "8080"}},
+		{"no such port", func(c *config.Config) { c.Listen.GRPC = "127.0.0.1:99999" }, []string{"listen.grpc", "99999"}},
+		{"address twice", func(c *config.Config) { c.Listen.Admin, c.Listen.GRPC = "127.0.0.1:7", "127.0.0.1:7" }, []string{"listen.admin", "listen.grpc"}},
+		{"secret in a device", md5(config.Secret{File: "/dev/zero"}), []string{"md5_secrets[0].file", "regular"}},
+		{"no account", func(c *config.Config) { c.Accounts = nil }, []string{"accounts"}},
+		{"account's name", func(c *config.Config) { c.Accounts["Acme_1"] = c.Accounts["acme"] }, []string{"accounts.Acme_1"}},
+		{"account's name too long", func(c *config.Config) { c.Accounts[strings.Repeat("a", 64)] = c.Accounts["acme"] }, []string{"63"}},
+		{"account without secrets", func(c *config.Config) { c.Accounts["bare"] = config.Account{} }, []string{"accounts.bare", "md5_secrets"}},
+		{"secret from nowhere", md5(config.Secret{Name: "x"}), []string{"accounts.acme.md5_secrets[0]", "file", "env"}},
+		{"secret from two places", md5(config.Secret{File: short, Env: "PATH"}), []string{"accounts.acme.md5_secrets[0]", "exactly one"}},
+		{"missing file", md5(config.Secret{File: missing}), []string{"accounts.acme.md5_secrets[0].file", missing}},
+		{"empty file", md5(config.Secret{File: empty}), []string{"accounts.acme.md5_secrets[0].file", "empty"}},
+		{"variable not set", md5(config.Secret{Env: "LINKSGATE_TEST_NOT_SET"}), []string{"accounts.acme.md5_secrets[0].env", "LINKSGATE_TEST_NOT_SET"}},
+		{"key without id", account(func(a *config.Account) { a.HMACKeys[0].ID = "" }), []string{"accounts.acme.hmac_keys[0].id"}},
+		{"key id with a slash", account(func(a *config.Account) { a.HMACKeys[1].ID = "a/b" }), []string{"accounts.acme.hmac_keys[1].id"}},
+		{"unknown kind", kind("sms", config.Kind{}), []string{"accounts.acme.kinds.sms", "sms-received"}},
+		{"unknown policy", kind("cube", config.Kind{Signature: "optional"}), []string{"accounts.acme.kinds.cube.signature", "optional", "if-present"}},
+		{"unsigned and not guarded", kind("cube", config.Kind{Signature: "none"}), []string{"accounts.acme.kinds.cube.signature", "path_token"}},
+		{"perhaps unsigned and not guarded", kind("cube", config.Kind{Signature: "if-present"}), []string{"accounts.acme.kinds.cube.signature"}},
+		{"short path token", kind("cube", config.Kind{PathToken: &config.Secret{File: short}}), []string{"accounts.acme.kinds.cube.path_token", "16"}},
+		{"path token with a slash", kind("cube", config.Kind{PathToken: &config.Secret{File: odd}}), []string{"accounts.acme.kinds.cube.path_token"}},
+		{"path token from nowhere", kind("cube", config.Kind{PathToken: &config.Secret{}}), []string{"accounts.acme.kinds.cube.path_token"}},
+		{"no network", kind("cube", config.Kind{AllowedSources: []string{"linksfield.example"}}), []string{"accounts.acme.kinds.cube.allowed_sources", "linksfield.example"}},
+		{"no network of a proxy", func(c *config.Config) { c.Webhook.TrustedProxies = []string{"proxy"} }, []string{"webhook.trusted_proxies", "proxy"}},
+		{"hardly a quarantine", func(c *config.Config) { c.Log.QuarantineBytes = 16<<20 - 1 }, []string{"log", "16 MiB"}},
+		{"body over a record", func(c *config.Config) { c.Webhook.MaxBody = 256<<10 + 1 }, []string{"webhook.max_body", "256KiB"}},
+		{"negative requests", func(c *config.Config) { c.Webhook.MaxRequests = -1 }, []string{"webhook.max_requests"}},
+		{"negative streams", func(c *config.Config) { c.GRPC.MaxStreams = -1 }, []string{"grpc.max_streams"}},
+		{"name with a port", func(c *config.Config) { c.REST.AllowedHosts = []string{"gateway.example:9092"} }, []string{"rest.allowed_hosts", "gateway.example:9092", "without scheme and port"}},
+		{"origin for a name", func(c *config.Config) { c.REST.AllowedHosts = []string{"a", "https://gateway.example"} }, []string{"rest.allowed_hosts", "https://"}},
+		{"another scheme", func(c *config.Config) { c.Webhook.PublicURL = "ftp://hooks.example.com" }, []string{"webhook.public_url", "ftp://"}},
+		{"no scheme", func(c *config.Config) { c.Webhook.PublicURL = "hooks.example.com" }, []string{"webhook.public_url", "https://"}},
+		{"any name", func(c *config.Config) { c.REST.AllowedHosts = []string{"*"} }, []string{"rest.allowed_hosts", "*"}},
+		{"no time to read", func(c *config.Config) { c.Webhook.ReadTimeout = 1 }, []string{"webhook.read_timeout: 1ns is too short: at least 10ms"}},
+		{"no time to send", func(c *config.Config) { c.GRPC.SendTimeout = config.Duration(9 * time.Millisecond) }, []string{"grpc.send_timeout: 9ms is too short"}},
+		{"no time to stop", func(c *config.Config) { c.DrainTimeout = 20 }, []string{"drain_timeout: 20ns is too short"}},
+		{"no time to stream", func(c *config.Config) { c.GRPC.MaxStreamAge = 3600 }, []string{"grpc.max_stream_age: 3.6µs is too short"}},
+		{"two logs", func(c *config.Config) { c.Log.NATSURL, c.Log.Fsync = "nats://localhost", nil }, []string{"log"}},
+		{"another's fsync", func(c *config.Config) { c.Log.Dir, c.Log.NATSURL, c.Log.Fsync = "", "nats://localhost", &noSync }, []string{"log", "sync"}},
+		{"replicas without cluster", func(c *config.Config) { c.Log.Replicas = 3 }, []string{"log", "NATS URL"}},
+		{"credentials without cluster", func(c *config.Config) { c.Log.NATSCredentialsFile = "a" }, []string{"log", "NATS URL"}},
+		{"too many replicas", func(c *config.Config) {
 			c.Log.Dir, c.Log.Fsync, c.Log.NATSURL, c.Log.Replicas = "", nil, "nats://localhost", 6
 		}, []string{"log", "6 replicas"}},
-		{"hardly a log", func(c *server.Config) { c.Log.MaxBytes = 16<<20 - 1 }, []string{"log", "16 MiB"}},
-		{"no certificate", func(c *server.Config) { c.Webhook.TLS = &server.TLSConfig{} }, []string{"webhook.tls"}},
-		{"certificate that is none", func(c *server.Config) { c.GRPC.TLS = &server.TLSConfig{CertFile: text, KeyFile: text} }, []string{"grpc.tls"}},
-		{"missing client CA", func(c *server.Config) {
-			c.GRPC.TLS = &server.TLSConfig{CertFile: certificate, KeyFile: key, ClientCAFile: missing}
+		{"hardly a log", func(c *config.Config) { c.Log.MaxBytes = 16<<20 - 1 }, []string{"log", "16 MiB"}},
+		{"no certificate", func(c *config.Config) { c.Webhook.TLS = &config.TLS{} }, []string{"webhook.tls"}},
+		{"certificate that is none", func(c *config.Config) { c.GRPC.TLS = &config.TLS{CertFile: text, KeyFile: text} }, []string{"grpc.tls"}},
+		{"missing client CA", func(c *config.Config) {
+			c.GRPC.TLS = &config.TLS{CertFile: certificate, KeyFile: key, ClientCAFile: missing}
 		}, []string{"grpc.tls.client_ca_file"}},
-		{"client CA that is none", func(c *server.Config) {
-			c.GRPC.TLS = &server.TLSConfig{CertFile: certificate, KeyFile: key, ClientCAFile: text}
+		{"client CA that is none", func(c *config.Config) {
+			c.GRPC.TLS = &config.TLS{CertFile: certificate, KeyFile: key, ClientCAFile: text}
 		}, []string{"grpc.tls.client_ca_file", "no certificate"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			config := testConfig(t)
-			if err := config.Check(); err != nil {
+			cfg := testConfig(t)
+			if err := cfg.Check(); err != nil {
 				t.Fatalf("before the change: %v", err)
 			}
-			tt.change(&config)
-			err := config.Check()
+			tt.change(&cfg)
+			err := cfg.Check()
 			if err == nil {
 				t.Fatal("Check found nothing")
 			}
@@ -229,7 +230,7 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 					t.Errorf("the error holds the secret %s: %v", private, err)
 				}
 			}
-			if ran := server.Run(t.Context(), config, quietEnv(t)); ran == nil || ran.Error() != err.Error() {
+			if ran := server.Run(t.Context(), cfg, quietEnv(t)); ran == nil || ran.Error() != err.Error() {
 				t.Errorf("Run: %v; want what Check says: %v", ran, err)
 			}
 		})
@@ -246,11 +247,11 @@ func quietEnv(t *testing.T) server.Env {
 
 func TestAllProblemsAreToldAtOnce(t *testing.T) {
 	t.Parallel()
-	config, err := readConfig(t, "webhook: {max_body: 1MiB, max_requests: -1}\ngrpc: {max_streams: -1}\nlog: {replicas: 9}\naccounts: {A: {}}\n")
+	cfg, err := readConfig(t, "webhook: {max_body: 1MiB, max_requests: -1}\ngrpc: {max_streams: -1}\nlog: {replicas: 9}\naccounts: {A: {}}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = config.Check()
+	err = cfg.Check()
 	for _, part := range []string{"webhook.max_body", "webhook.max_requests", "grpc.max_streams", "log", "accounts.A"} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("nothing is said about %s: %v", part, err)
@@ -262,21 +263,21 @@ func TestRunTellsWhyItCouldNotStart(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	for name, tt := range map[string]struct {
-		change func(*server.Config)
+		change func(*config.Config)
 		want   string
 	}{
-		"webhook address in use": {func(c *server.Config) { c.Listen.Webhook = g.Webhook.String() }, "listen.webhook"},
-		"gRPC address in use":    {func(c *server.Config) { c.Listen.GRPC = g.GRPC.String() }, "listen.grpc"},
-		"REST address in use":    {func(c *server.Config) { c.Listen.REST = g.REST.String() }, "listen.rest"},
-		"admin address in use":   {func(c *server.Config) { c.Listen.Admin = g.Admin.String() }, "listen.admin"},
-		"no address":             {func(c *server.Config) { c.Listen.Admin = "here" }, "listen.admin"},
-		"directory in use":       {func(c *server.Config) { c.Log.Dir = g.config.Log.Dir }, "in use"},
-		"directory is a file":    {func(c *server.Config) { c.Log.Dir = writeFile(t, "file", "") }, "directory"},
+		"webhook address in use": {func(c *config.Config) { c.Listen.Webhook = g.Webhook.String() }, "listen.webhook"},
+		"gRPC address in use":    {func(c *config.Config) { c.Listen.GRPC = g.GRPC.String() }, "listen.grpc"},
+		"REST address in use":    {func(c *config.Config) { c.Listen.REST = g.REST.String() }, "listen.rest"},
+		"admin address in use":   {func(c *config.Config) { c.Listen.Admin = g.Admin.String() }, "listen.admin"},
+		"no address":             {func(c *config.Config) { c.Listen.Admin = "here" }, "listen.admin"},
+		"directory in use":       {func(c *config.Config) { c.Log.Dir = g.config.Log.Dir }, "in use"},
+		"directory is a file":    {func(c *config.Config) { c.Log.Dir = writeFile(t, "file", "") }, "directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			config := testConfig(t)
-			tt.change(&config)
-			if err := server.Run(t.Context(), config, quietEnv(t)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			cfg := testConfig(t)
+			tt.change(&cfg)
+			if err := server.Run(t.Context(), cfg, quietEnv(t)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v; want an error that says %q", err, tt.want)
 			}
 		})
@@ -289,10 +290,10 @@ func TestRunWarnsOfADiskWithoutRoom(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	config := testConfig(t)
-	config.Log.MinFree = 1 << 60
+	cfg := testConfig(t)
+	cfg.Log.MinFree = 1 << 60
 	var said bytes.Buffer
-	err := server.Run(ctx, config, server.Env{
+	err := server.Run(ctx, cfg, server.Env{
 		Logger: slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn})),
 		Ready:  func(server.Serving) { cancel() },
 	})
@@ -317,9 +318,9 @@ func TestRunKeepsTheClusterPassword(t *testing.T) {
 		"bad password": "nats://user:" + inlineSecret + "/x@localhost",
 		"bad port":     "nats://user:" + inlineSecret + "@localhost:port",
 	} {
-		config := testConfig(t)
-		config.Log = server.LogConfig{NATSURL: url}
-		if err := server.Run(t.Context(), config, quietEnv(t)); err == nil || strings.Contains(err.Error(), inlineSecret) {
+		cfg := testConfig(t)
+		cfg.Log = config.Log{NATSURL: url}
+		if err := server.Run(t.Context(), cfg, quietEnv(t)); err == nil || strings.Contains(err.Error(), inlineSecret) {
 			t.Errorf("%s: %v; want an error without the password", name, err)
 		}
 	}
@@ -378,7 +379,7 @@ func checkSet(t *testing.T, where string, value reflect.Value) {
 func TestEverythingSet(t *testing.T) {
 	t.Parallel()
 	certificate, key := writeCertificate(t)
-	config, err := readConfig(t, strings.NewReplacer(
+	cfg, err := readConfig(t, strings.NewReplacer(
 		"DIR", t.TempDir(), "CERTIFICATE", certificate, "KEY", key,
 		"MD5", secret(t, "md5", md5Secret).File, "HMAC", secret(t, "hmac", hmacSecret).File, "TOKEN", secret(t, "token", orderToken).File,
 	).Replace(readExample(t, "everything.yaml")))
@@ -386,13 +387,13 @@ func TestEverythingSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What belongs to an external NATS cluster excludes the directory.
-	complete := config
+	complete := cfg
 	complete.Log.NATSURL, complete.Log.NATSCredentialsFile, complete.Log.Replicas = "set", "set", 1
 	checkSet(t, "", reflect.ValueOf(complete))
-	if err := config.Check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		t.Fatal(err)
 	}
-	g := startGateway(t, config)
+	g := startGateway(t, cfg)
 
 	for _, url := range g.URLs {
 		if url.Text != "https://hooks.example.com/linksfield/"+url.Account+"/"+url.Kind || url.PathToken != (url.Kind == "plan-order-status") {

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 )
 
 // detail returns the detail of a type that an error carries, or its zero value.
@@ -208,9 +208,9 @@ func TestIdsOfNothingAreNotFound(t *testing.T) {
 
 func TestExpiredPositionsAreToldNotSkipped(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Log.MaxBytes = 16 << 20
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.Log.MaxBytes = 16 << 20
+	g := startGateway(t, cfg)
 	oldest := g.deliverSMS(t, 1, 1)[0]
 	expired := g.get(t, oldest).GetToken()
 	g.deliverLarge(t, beyondWindow) // and beyond what the log retains
@@ -254,16 +254,16 @@ func TestExpiredPositionsAreToldNotSkipped(t *testing.T) {
 
 func TestTokensAheadOfTheHeadAreDataLoss(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	g.deliverSMS(t, 1, 1)
 	g.stop(t)
-	copied := config
+	copied := cfg
 	copied.Log.Dir = t.TempDir()
-	if err := os.CopyFS(copied.Log.Dir, os.DirFS(config.Log.Dir)); err != nil {
+	if err := os.CopyFS(copied.Log.Dir, os.DirFS(cfg.Log.Dir)); err != nil {
 		t.Fatal(err)
 	}
-	g = startGateway(t, config)
+	g = startGateway(t, cfg)
 	g.deliverSMS(t, 2, 2)
 	token := g.info(t).GetHead().GetToken()
 	g.stop(t)
@@ -277,9 +277,9 @@ func TestTokensAheadOfTheHeadAreDataLoss(t *testing.T) {
 
 func TestTooManyStreams(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.GRPC.MaxStreams = 1
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.GRPC.MaxStreams = 1
+	g := startGateway(t, cfg)
 	s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{})
 	err := g.subscribeError(t, &linksgatev1.SubscribeRequest{})
 	checkError(t, "one more", err, codes.ResourceExhausted, "TOO_MANY_STREAMS")
@@ -298,9 +298,9 @@ func TestTooManyStreams(t *testing.T) {
 
 func TestClientsThatDoNotReadAreAborted(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.GRPC.SendTimeout = server.Duration(500 * time.Millisecond)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.GRPC.SendTimeout = config.Duration(500 * time.Millisecond)
+	g := startGateway(t, cfg)
 	g.deliverLarge(t, 10)
 	want := ids(g.list(t, &linksgatev1.ListNotificationsRequest{}))
 
@@ -325,8 +325,8 @@ func TestClientsThatDoNotReadAreAborted(t *testing.T) {
 
 func TestDrainingEndsStreamsWithUnavailable(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	idle, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{})
 	idle.untilCaughtUp(t)
 	reading, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{Start: earliest()})
@@ -346,7 +346,7 @@ func TestDrainingEndsStreamsWithUnavailable(t *testing.T) {
 		}
 		// The token leads to everything that was not sent.
 		got := ids(inBatches(frames))
-		again := startGateway(t, config)
+		again := startGateway(t, cfg)
 		rest, _ := again.subscribe(t, &linksgatev1.SubscribeRequest{Start: after(s.last), Until: untilHead()})
 		more, err := rest.rest(t)
 		if got = append(got, ids(inBatches(more))...); err != nil || !slices.Equal(got, delivered) {

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 )
 
 // What members have done, and have, survives a planned restart: nothing is repeated, and old leases are settled at the new gateway.
@@ -28,8 +28,8 @@ func TestARestartRepeatsNothing(t *testing.T) {
 	for _, ordering := range []linksgatev1.Ordering{linksgatev1.Ordering_ORDERING_NONE, linksgatev1.Ordering_ORDERING_BY_SIM} {
 		t.Run(ordering.String(), func(t *testing.T) {
 			t.Parallel()
-			config := testConfig(t)
-			g := startGateway(t, config)
+			cfg := testConfig(t)
+			g := startGateway(t, cfg)
 			r := g.group(t, &linksgatev1.Group{Ordering: ordering})
 			ids := make(map[string]bool)
 			for _, id := range g.deliverSMS(t, 0, 30) {
@@ -60,7 +60,7 @@ func TestARestartRepeatsNothing(t *testing.T) {
 			}
 			g.stop(t)
 
-			g = startGateway(t, config)
+			g = startGateway(t, cfg)
 			r = r.on(g)
 			rest := make(map[string]bool)
 			for id := range ids {
@@ -94,9 +94,9 @@ func TestARestartRepeatsNothing(t *testing.T) {
 // A stream that the gateway ends as planned takes nothing from its member.
 func TestLeasesOutliveThePlannedEndOfAStream(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.GRPC.MaxStreamAge = server.Duration(time.Second)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.GRPC.MaxStreamAge = config.Duration(time.Second)
+	g := startGateway(t, cfg)
 	r := g.group(t, &linksgatev1.Group{MaxAttempts: 1})
 	g.deliverSMS(t, 0, 3)
 	m := r.join(t, 2)
@@ -123,7 +123,7 @@ func TestLeasesOutliveThePlannedEndOfAStream(t *testing.T) {
 }
 
 // externalConfig is that of gateways on one external log.
-func externalConfig(t *testing.T) server.Config {
+func externalConfig(t *testing.T) config.Config {
 	t.Helper()
 	nats, err := natsserver.NewServer(&natsserver.Options{
 		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
@@ -136,16 +136,16 @@ func externalConfig(t *testing.T) server.Config {
 	if !nats.ReadyForConnections(patience) {
 		t.Fatal("the NATS server is not ready")
 	}
-	config := testConfig(t)
-	config.Log = server.LogConfig{NATSURL: nats.ClientURL(), Replicas: 1}
-	return config
+	cfg := testConfig(t)
+	cfg.Log = config.Log{NATSURL: nats.ClientURL(), Replicas: 1}
+	return cfg
 }
 
 // Of an ordered group one gateway lends at a time. When it goes, another one takes over, and what is out stays out.
 func TestAnOrderedGroupFailsOver(t *testing.T) {
 	t.Parallel()
-	config := externalConfig(t)
-	a, b := startGateway(t, config), startGateway(t, config)
+	cfg := externalConfig(t)
+	a, b := startGateway(t, cfg), startGateway(t, cfg)
 	r := a.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
 	other := r.on(b)
 	sim := func(n int) string { return fmt.Sprintf("8986022019000000%04d", n) }
@@ -188,8 +188,8 @@ func TestAnOrderedGroupFailsOver(t *testing.T) {
 // Members can be served by several gateways on one external log, and settle with any of them.
 func TestGatewaysShareAGroup(t *testing.T) {
 	t.Parallel()
-	config := externalConfig(t)
-	a, b := startGateway(t, config), startGateway(t, config)
+	cfg := externalConfig(t)
+	a, b := startGateway(t, cfg), startGateway(t, cfg)
 	r := a.group(t, &linksgatev1.Group{})
 	other := r.on(b)
 	a.deliverSMS(t, 0, 20)
@@ -248,8 +248,8 @@ func TestAReplayLeavesTheMembersOfAnOrderedGroupAlone(t *testing.T) {
 // While nothing came from the log, any gateway may get a replay. What comes from the log then waits for it, wherever it is.
 func TestAnOrderedGroupWaitsForAReplayElsewhere(t *testing.T) {
 	t.Parallel()
-	config := externalConfig(t)
-	a, b := startGateway(t, config), startGateway(t, config)
+	cfg := externalConfig(t)
+	a, b := startGateway(t, cfg), startGateway(t, cfg)
 	r := a.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
 	send := func() string {
 		return a.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED,
@@ -258,7 +258,7 @@ func TestAnOrderedGroupWaitsForAReplayElsewhere(t *testing.T) {
 	send()
 	r.reject(t, &linksgatev1.Rejection{LeaseToken: r.fetch(t, 1)[0].GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
 	a.stop(t) // so that nobody is the one that is served
-	a = startGateway(t, config)
+	a = startGateway(t, cfg)
 	r = r.on(a)
 	frames := make(chan *linksgatev1.ConsumeResponse)
 	for _, on := range []*grouped{r, r.on(b)} {
@@ -331,8 +331,8 @@ func (g *gateway) killedDir(t *testing.T) string {
 func TestOrderOutlivesAKillOfTheGateway(t *testing.T) {
 	t.Parallel()
 	const lease = 5 * time.Second
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	r := g.group(t, &linksgatev1.Group{
 		Ordering: linksgatev1.Ordering_ORDERING_BY_SIM, LeaseDuration: durationpb.New(lease),
 		BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0)},
@@ -354,8 +354,8 @@ func TestOrderOutlivesAKillOfTheGateway(t *testing.T) {
 	if text(held["3 out"]) != "3 out" || held["1 out"] == nil || held["2 out"] == nil {
 		t.Fatalf("leased: %v", held)
 	}
-	config.Log.Dir = g.killedDir(t)
-	g = startGateway(t, config)
+	cfg.Log.Dir = g.killedDir(t)
+	g = startGateway(t, cfg)
 	free := time.Now().Add(lease) // not before this time can what is not told of be lent
 	r = r.on(g)
 	send(g, 4, "4 new")

@@ -21,6 +21,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
 )
@@ -49,37 +50,37 @@ var linksfield = simulator.Sender{
 }
 
 // secret writes a secret to a file, as the configuration wants it.
-func secret(t *testing.T, name, value string) server.SecretConfig {
+func secret(t *testing.T, name, value string) config.Secret {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(value+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return server.SecretConfig{Name: name, File: path}
+	return config.Secret{Name: name, File: path}
 }
 
 // testConfig is a gateway on free ports with an empty log, which is not synced: a test does not survive the machine. Its
 // accounts are acme, with an unsigned kind behind a path token and two behind networks, and other.
-func testConfig(t *testing.T) server.Config {
+func testConfig(t *testing.T) config.Config {
 	t.Helper()
 	token, noSync := secret(t, "order-token", orderToken), false
-	return server.Config{
-		Listen: server.Listen{Webhook: "127.0.0.1:0", GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0"},
-		Log:    server.LogConfig{Dir: t.TempDir(), Fsync: &noSync},
-		Accounts: map[string]server.AccountConfig{
+	return config.Config{
+		Listen: config.Listen{Webhook: "127.0.0.1:0", GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0"},
+		Log:    config.Log{Dir: t.TempDir(), Fsync: &noSync},
+		Accounts: map[string]config.Account{
 			"acme": {
-				MD5Secrets: []server.SecretConfig{secret(t, "md5", md5Secret), secret(t, "md5-before", md5OldSecret)},
-				HMACKeys: []server.HMACKeyConfig{
-					{ID: hmacKeyID, SecretConfig: secret(t, "hmac", hmacSecret)},
-					{ID: hmacKeyID, SecretConfig: secret(t, "hmac-before", hmacOld)},
+				MD5Secrets: []config.Secret{secret(t, "md5", md5Secret), secret(t, "md5-before", md5OldSecret)},
+				HMACKeys: []config.HMACKey{
+					{ID: hmacKeyID, Secret: secret(t, "hmac", hmacSecret)},
+					{ID: hmacKeyID, Secret: secret(t, "hmac-before", hmacOld)},
 				},
-				Kinds: map[string]server.KindConfig{
+				Kinds: map[string]config.Kind{
 					"plan-order-status":     {Signature: "if-present", PathToken: &token},
 					"marketplace-alarm":     {Signature: "none", AllowedSources: []string{"127.0.0.0/8"}},
 					"mall-recharge-success": {AllowedSources: []string{"203.0.113.0/24"}},
 				},
 			},
-			"other": {MD5Secrets: []server.SecretConfig{secret(t, "other", otherSecret)}},
+			"other": {MD5Secrets: []config.Secret{secret(t, "other", otherSecret)}},
 		},
 	}
 }
@@ -87,7 +88,7 @@ func testConfig(t *testing.T) server.Config {
 // gateway is a running gateway and its clients.
 type gateway struct {
 	server.Serving
-	config server.Config
+	config config.Config
 	http   *http.Client
 	conn   *grpc.ClientConn
 	client linksgatev1.NotificationServiceClient
@@ -99,21 +100,21 @@ type gateway struct {
 }
 
 // startGateway runs a gateway until the test ends, and requires that Run then returns nil and has logged nothing private.
-func startGateway(t *testing.T, config server.Config) *gateway {
+func startGateway(t *testing.T, cfg config.Config) *gateway {
 	t.Helper()
-	return startGatewayIn(t, config, server.Env{})
+	return startGatewayIn(t, cfg, server.Env{})
 }
 
 // startGatewayIn runs a gateway with some settings of its environment.
-func startGatewayIn(t *testing.T, config server.Config, env server.Env) *gateway {
+func startGatewayIn(t *testing.T, cfg config.Config, env server.Env) *gateway {
 	t.Helper()
-	g := &gateway{config: config, logs: new(logBuffer), ended: make(chan error, 1)}
+	g := &gateway{config: cfg, logs: new(logBuffer), ended: make(chan error, 1)}
 	ready := make(chan server.Serving, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	g.cancel = cancel
 	env.Logger = slog.New(slog.NewJSONHandler(g.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	env.Version, env.Ready = "v0-test", func(s server.Serving) { ready <- s }
-	go func() { g.ended <- server.Run(ctx, config, env) }()
+	go func() { g.ended <- server.Run(ctx, cfg, env) }()
 	select {
 	case g.Serving = <-ready:
 	case err := <-g.ended:

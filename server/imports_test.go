@@ -34,6 +34,18 @@ var arrows = map[string][]string{
 		"google.golang.org/protobuf/", "google.golang.org/grpc", "google.golang.org/grpc/", "google.golang.org/genproto/googleapis/rpc/code",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "github.com/prometheus/client_golang/",
 	},
+	"server/config": {
+		module + "gen/", module + "server/eventlog", module + "server/payload", module + "server/signature", module + "server/webhook",
+		"github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/prometheus/client_golang/",
+	},
+	"server/admin": {
+		module + "server/config", module + "server/eventlog", module + "server/group", module + "server/webhook",
+		"github.com/prometheus/client_golang/",
+	},
+	"server/rest": {
+		module + "gen/", module + "server/rpc", "github.com/grpc-ecosystem/grpc-gateway/", "google.golang.org/protobuf/", "google.golang.org/grpc",
+		"google.golang.org/genproto/googleapis/rpc/errdetails", "github.com/prometheus/client_golang/",
+	},
 }
 
 // reserved says who alone may import what, of the packages under server.
@@ -41,9 +53,12 @@ var reserved = map[string][]string{
 	"github.com/nats-io/":          {"server/eventlog"},
 	module + "server/store/disk":   {"server/eventlog"},
 	"google.golang.org/grpc/codes": {"server/rpc"},
-	module + "server/webhook":      {"server"},
-	module + "server/group":        {"server", "server/rpc"},
-	module + "server/rpc":          {"server"},
+	module + "server/webhook":      {"server", "server/admin", "server/config"},
+	module + "server/group":        {"server", "server/admin", "server/rpc"},
+	module + "server/rpc":          {"server", "server/rest"},
+	module + "server/config":       {"server", "server/admin", "server/faults"},
+	module + "server/rest":         {"server"},
+	module + "server/admin":        {"server"},
 }
 
 func TestImportArrows(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
 )
@@ -91,8 +91,8 @@ func TestRefusedRequestsToKnownURLsAreKept(t *testing.T) {
 // accepted at once.
 func TestReleaseAfterTheSecretWasMended(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	const newSecret = "Qn5-md5-secret-that-is-not-configured"
 	issued := simulator.Sender{MD5: signature.Secret{Value: newSecret}}
 	sms, err := issued.MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, []byte(markedBody))
@@ -112,10 +112,10 @@ func TestReleaseAfterTheSecretWasMended(t *testing.T) {
 	}
 	g.stop(t)
 
-	acme := config.Accounts["acme"]
+	acme := cfg.Accounts["acme"]
 	acme.MD5Secrets = append(acme.MD5Secrets, secret(t, "new", newSecret))
-	config.Accounts = map[string]server.AccountConfig{"acme": acme}
-	g = startGateway(t, config)
+	cfg.Accounts = map[string]config.Account{"acme": acme}
+	g = startGateway(t, cfg)
 	live, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{})
 	if response, err := release(g, entry.GetId(), false, true); err != nil || response.GetOutcome() != linksgatev1.ReleaseOutcome_RELEASE_OUTCOME_RELEASED ||
 		response.GetNotificationId() != "" || g.info(t).GetHead() != nil {
@@ -186,7 +186,7 @@ func TestForcedReleaseAndPurge(t *testing.T) {
 // repeats, events of their own where it does not.
 func TestCopiesAreStoredOnce(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
+	cfg := testConfig(t)
 	withDelivery := makeSMS(t, 1)
 	withDelivery.Header = with(withDelivery.Header, "X-Lf-Delivery", "d-1")
 	anotherDelivery := makeSMS(t, 1)
@@ -204,13 +204,13 @@ func TestCopiesAreStoredOnce(t *testing.T) {
 		{"the same SMS with another delivery", smsPath, anotherDelivery, true},
 		{"SMS", smsPath, makeSMS(t, 1), false},
 	}
-	g := startGateway(t, config)
+	g := startGateway(t, cfg)
 	first := make(map[string]string)
 	for _, one := range sent {
 		first[one.name] = g.deliver(t, one.path, one.n)
 	}
 	g.stop(t)
-	g = startGateway(t, config)
+	g = startGateway(t, cfg)
 	for _, one := range sent {
 		if id := g.deliver(t, one.path, one.n); (id == first[one.name]) != one.copies {
 			t.Errorf("%s is %s and then %s; copies: %v", one.name, first[one.name], id, one.copies)

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 )
 
 func TestListingAnEmptyLog(t *testing.T) {
@@ -92,10 +92,10 @@ func TestGetIsWhatWasListed(t *testing.T) {
 
 func TestLogInfo(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	week := server.Duration(7 * 24 * time.Hour)
-	config.Log.MaxAge, config.Log.MaxBytes = &week, 64<<20
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	week := config.Duration(7 * 24 * time.Hour)
+	cfg.Log.MaxAge, cfg.Log.MaxBytes = &week, 64<<20
+	g := startGateway(t, cfg)
 	want := &linksgatev1.GetLogInfoResponse{
 		LogId: g.LogID, MaxAge: durationpb.New(7 * 24 * time.Hour), MaxBytes: 64 << 20,
 		Durability: linksgatev1.Durability_DURABILITY_PROCESS, Writable: true, GatewayVersion: "v0-test",
@@ -130,9 +130,9 @@ func TestLogInfo(t *testing.T) {
 
 func TestDurabilityIsFsyncUnlessTurnedOff(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Log.Fsync = nil
-	if got := startGateway(t, config).info(t).GetDurability(); got != linksgatev1.Durability_DURABILITY_FSYNC {
+	cfg := testConfig(t)
+	cfg.Log.Fsync = nil
+	if got := startGateway(t, cfg).info(t).GetDurability(); got != linksgatev1.Durability_DURABILITY_FSYNC {
 		t.Errorf("%v; want DURABILITY_FSYNC", got)
 	}
 }
@@ -170,9 +170,9 @@ func TestReflectionListsTheServices(t *testing.T) {
 // the end and do not delay it.
 func TestHealthTellsOfDraining(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.DrainTimeout = server.Duration(10 * time.Second)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.DrainTimeout = config.Duration(10 * time.Second)
+	g := startGateway(t, cfg)
 	client := healthv1.NewHealthClient(g.conn)
 	var watches []healthv1.Health_WatchClient
 	for _, service := range []string{"", linksgatev1.NotificationService_ServiceDesc.ServiceName} {
@@ -194,7 +194,7 @@ func TestHealthTellsOfDraining(t *testing.T) {
 	}
 	start := time.Now()
 	g.stop(t)
-	if took := time.Since(start); took >= time.Duration(config.DrainTimeout) {
+	if took := time.Since(start); took >= time.Duration(cfg.DrainTimeout) {
 		t.Errorf("the shutdown took %v, waiting for streams that never end", took)
 	}
 	for i, watch := range watches {

@@ -21,6 +21,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
 )
@@ -80,8 +81,8 @@ func (o *operator) write(t *testing.T, name, text string) {
 	}
 }
 
-func (o *operator) source() (server.Config, error) {
-	return server.ReadConfig(filepath.Join(o.dir, "linksgate.yaml"))
+func (o *operator) source() (config.Config, error) {
+	return config.Read(filepath.Join(o.dir, "linksgate.yaml"))
 }
 
 const (
@@ -90,9 +91,9 @@ const (
 )
 
 // start runs a gateway with a configuration, which is looked at now and then.
-func (o *operator) start(t *testing.T, config string, poll time.Duration) *gateway {
+func (o *operator) start(t *testing.T, cfg string, poll time.Duration) *gateway {
 	t.Helper()
-	o.write(t, "linksgate.yaml", config)
+	o.write(t, "linksgate.yaml", cfg)
 	read, err := o.source()
 	if err != nil {
 		t.Fatal(err)
@@ -101,10 +102,10 @@ func (o *operator) start(t *testing.T, config string, poll time.Duration) *gatew
 }
 
 // change writes a configuration and has it loaded. It returns what is logged about that.
-func (o *operator) change(t *testing.T, g *gateway, config string) reloadLine {
+func (o *operator) change(t *testing.T, g *gateway, cfg string) reloadLine {
 	t.Helper()
 	before := len(g.reloads(t))
-	o.write(t, "linksgate.yaml", config)
+	o.write(t, "linksgate.yaml", cfg)
 	handOver(t, o.reload, struct{}{})
 	eventually(t, "the configuration is reloaded or refused", func() bool { return len(g.reloads(t)) > before })
 	return g.reloads(t)[before]
@@ -335,7 +336,7 @@ func TestABadConfigurationChangesNothing(t *testing.T) {
 	}
 	for i, tt := range []struct {
 		name, config string
-		problems     []string // parts of them, in order
+		problems  []string // parts of them, in order
 	}{
 		{"not YAML", head + "accounts: [", []string{"linksgate.yaml"}},
 		{"empty", "", []string{"linksgate.yaml"}},
@@ -441,28 +442,28 @@ func readText(t *testing.T, path string) string {
 func TestOnlyWhatIsSeenTwiceIsTaken(t *testing.T) {
 	t.Parallel()
 	type found struct {
-		config server.Config
+		config config.Config
 		err    error
 	}
-	config := testConfig(t)
+	cfg := testConfig(t)
 	with := func(account string) found {
-		c := config
-		c.Accounts = maps.Clone(config.Accounts)
-		c.Accounts[account] = config.Accounts["other"]
+		c := cfg
+		c.Accounts = maps.Clone(cfg.Accounts)
+		c.Accounts[account] = cfg.Accounts["other"]
 		return found{config: c}
 	}
 	next := make(chan found)
 	done := t.Context().Done()
-	g := startGatewayIn(t, config, server.Env{PollInterval: time.Millisecond, Source: func() (server.Config, error) {
+	g := startGatewayIn(t, cfg, server.Env{PollInterval: time.Millisecond, Source: func() (config.Config, error) {
 		select {
 		case f := <-next:
 			return f.config, f.err
 		case <-done:
-			return config, nil
+			return cfg, nil
 		}
 	}})
 	broken, otherwise := found{err: errors.New("broken")}, found{err: errors.New("broken in another way")}
-	same := found{config: config}
+	same := found{config: cfg}
 	for i, tt := range []struct {
 		found   []found
 		outcome []string // levels of what is logged

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 )
 
 // subscribePath is followed by a query.
@@ -287,8 +287,8 @@ func TestHTTPStreamsAreThoseOfGRPC(t *testing.T) {
 // TestOneTokenResumesEverywhere takes the tokens that each way of reading gives, and goes on from each by all ways.
 func TestOneTokenResumesEverywhere(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	delivered := g.deliverSMS(t, 1, 4)
 	tokens := make(map[string]string) // of the second notification, or of the place behind it
 	s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{Start: earliest()})
@@ -305,7 +305,7 @@ func TestOneTokenResumesEverywhere(t *testing.T) {
 	tokens["next page"], tokens["end of the page"] = page.GetNextPageToken(), page.GetEndToken()
 	g.stop(t)
 
-	g = startGateway(t, config)
+	g = startGateway(t, cfg)
 	delivered = append(delivered, g.deliverSMS(t, 5, 1)...)
 	want := delivered[2:]
 	for from, token := range tokens {
@@ -390,9 +390,9 @@ func TestEventSourcesStopAtTheEnd(t *testing.T) {
 // is found only after Confirmed; and one that keeps it when the error passes.
 func TestEventSourcesStopForGood(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Log.MaxBytes = 16 << 20
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.Log.MaxBytes = 16 << 20
+	g := startGateway(t, cfg)
 	sse := forms[1]
 	expired := g.get(t, g.deliverSMS(t, 1, 1)[0]).GetToken()
 	g.deliverLarge(t, beyondWindow) // and beyond what the log retains
@@ -425,16 +425,16 @@ func TestEventSourcesStopForGood(t *testing.T) {
 
 func TestTokensAheadOfTheHeadStopEventSources(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	g.deliverSMS(t, 1, 1)
 	g.stop(t)
-	copied := config
+	copied := cfg
 	copied.Log.Dir = t.TempDir()
-	if err := os.CopyFS(copied.Log.Dir, os.DirFS(config.Log.Dir)); err != nil {
+	if err := os.CopyFS(copied.Log.Dir, os.DirFS(cfg.Log.Dir)); err != nil {
 		t.Fatal(err)
 	}
-	g = startGateway(t, config)
+	g = startGateway(t, cfg)
 	g.deliverSMS(t, 2, 2)
 	token := g.info(t).GetHead().GetToken()
 	a, _ := startGateway(t, copied).openREST(t, "", forms[1].returning(token))
@@ -447,9 +447,9 @@ func TestTokensAheadOfTheHeadStopEventSources(t *testing.T) {
 // when it comes back is not lost for ever.
 func TestTooManyHTTPStreams(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.GRPC.MaxStreams = 1
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.GRPC.MaxStreams = 1
+	g := startGateway(t, cfg)
 	s := g.subscribeREST(t, forms[0], "")
 	checkError(t, "gRPC", g.subscribeError(t, &linksgatev1.SubscribeRequest{}), codes.ResourceExhausted, "TOO_MANY_STREAMS")
 	for _, f := range forms {
@@ -476,8 +476,8 @@ func TestTooManyHTTPStreams(t *testing.T) {
 // TestDrainingClosesHTTPStreams requires Closing and then the reason as the end of every stream, and a token that leads on.
 func TestDrainingClosesHTTPStreams(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	streams := make(map[string]*httpStream)
 	for _, f := range forms {
 		s := g.subscribeREST(t, f, "heartbeatInterval=600s")
@@ -486,7 +486,7 @@ func TestDrainingClosesHTTPStreams(t *testing.T) {
 	}
 	delivered := g.deliverSMS(t, 1, 2)
 	g.stop(t)
-	again := startGateway(t, config)
+	again := startGateway(t, cfg)
 	for name, s := range streams {
 		frames, err := s.rest(t)
 		checkError(t, name, err, codes.Unavailable, "DRAINING")
@@ -510,9 +510,9 @@ func TestDrainingClosesHTTPStreams(t *testing.T) {
 
 func TestMaxStreamAgeEndsHTTPStreams(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.GRPC.MaxStreamAge = server.Duration(50 * time.Millisecond)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.GRPC.MaxStreamAge = config.Duration(50 * time.Millisecond)
+	g := startGateway(t, cfg)
 	for _, f := range forms {
 		frames, err := g.subscribeREST(t, f, "").rest(t)
 		if err != nil || len(frames) == 0 || frames[len(frames)-1].GetClosing().GetReason() != linksgatev1.ClosingReason_CLOSING_REASON_MAX_AGE {
@@ -540,9 +540,9 @@ func TestHTTPClientsThatLeave(t *testing.T) {
 // it can tell, and others do not wait for it.
 func TestHTTPClientsThatDoNotRead(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.GRPC.SendTimeout = server.Duration(300 * time.Millisecond)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.GRPC.SendTimeout = config.Duration(300 * time.Millisecond)
+	g := startGateway(t, cfg)
 	g.deliverLarge(t, 40)
 	for _, f := range forms {
 		conn, err := net.Dial("tcp", g.REST.String())

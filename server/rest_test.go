@@ -28,7 +28,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 )
 
 var jsonBody = http.Header{"Content-Type": {"application/json"}}
@@ -466,15 +466,15 @@ func TestRESTRefusesPagesOfOthers(t *testing.T) {
 func TestPagesUnderOtherNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	loopback := startGateway(t, testConfig(t))
-	config := testConfig(t)
-	config.REST.AllowedHosts = []string{"Gateway.example.", "linksgate_upstream"}
-	named := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.REST.AllowedHosts = []string{"Gateway.example.", "linksgate_upstream"}
+	named := startGateway(t, cfg)
 
-	config = testConfig(t)
-	config.Listen.REST, config.Listen.Admin = "0.0.0.0:0", "0.0.0.0:0"
-	open := startGateway(t, config)
-	config.Log.Dir, config.REST.AllowedHosts = t.TempDir(), named.config.REST.AllowedHosts
-	openNamed := startGateway(t, config)
+	cfg = testConfig(t)
+	cfg.Listen.REST, cfg.Listen.Admin = "0.0.0.0:0", "0.0.0.0:0"
+	open := startGateway(t, cfg)
+	cfg.Log.Dir, cfg.REST.AllowedHosts = t.TempDir(), named.config.REST.AllowedHosts
+	openNamed := startGateway(t, cfg)
 	other := otherAddress(t)
 	elsewhere := func(address net.Addr) string {
 		return net.JoinHostPort(other, strconv.Itoa(address.(*net.TCPAddr).Port))
@@ -616,10 +616,10 @@ func TestOpenAPIDescribesEveryCall(t *testing.T) {
 func TestRESTBehindTLS(t *testing.T) {
 	t.Parallel()
 	certificate, key := writeCertificate(t)
-	config := testConfig(t)
-	config.REST.TLS = &server.TLSConfig{CertFile: certificate, KeyFile: key}
-	config.GRPC.TLS = &server.TLSConfig{CertFile: certificate, KeyFile: key, ClientCAFile: certificate}
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.REST.TLS = &config.TLS{CertFile: certificate, KeyFile: key}
+	cfg.GRPC.TLS = &config.TLS{CertFile: certificate, KeyFile: key, ClientCAFile: certificate}
+	g := startGateway(t, cfg)
 	text, err := os.ReadFile(certificate)
 	if err != nil {
 		t.Fatal(err)
@@ -647,8 +647,8 @@ func TestRESTBehindTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, certificates := range map[codes.Code][]tls.Certificate{codes.OK: {pair}, codes.Unavailable: nil} {
-		config := &tls.Config{RootCAs: roots, Certificates: certificates, MinVersion: tls.VersionTLS12}
-		conn, err := grpc.NewClient(g.GRPC.String(), grpc.WithTransportCredentials(credentials.NewTLS(config)))
+		cfg := &tls.Config{RootCAs: roots, Certificates: certificates, MinVersion: tls.VersionTLS12}
+		conn, err := grpc.NewClient(g.GRPC.String(), grpc.WithTransportCredentials(credentials.NewTLS(cfg)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,8 +20,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/linksgate/linksgate/server/admin"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
+	"github.com/linksgate/linksgate/server/payload"
+	"github.com/linksgate/linksgate/server/rest"
 	"github.com/linksgate/linksgate/server/rpc"
 	"github.com/linksgate/linksgate/server/webhook"
 )
@@ -42,7 +48,7 @@ type Env struct {
 	// Source, if set, reads the configuration again, in the same way as the one that Run is given was read. A change of the
 	// accounts, of the secrets that they name or of the trusted proxies is then put in force while the gateway runs. It is not
 	// called by two goroutines at once.
-	Source func() (Config, error)
+	Source func() (config.Config, error)
 	// Reload, if set, asks to call Source now and to take what it returns at once. It must not be closed.
 	Reload <-chan struct{}
 	// PollInterval is how often Source is called without being asked. A change is taken when it was found twice in a row.
@@ -77,20 +83,20 @@ type URL struct {
 
 // Run serves until ctx ends, then finishes what was accepted and returns nil. It returns an error if it could not start, or if
 // the log was frozen by a write error: then the process should be started again.
-func Run(ctx context.Context, config Config, env Env) (err error) {
-	found := examine(config)
-	if found.err != nil {
-		return found.err
+func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
+	found, err := config.Examine(cfg)
+	if err != nil {
+		return err
 	}
-	config = found.config
-	listeners, err := config.Listen.open(env.Sockets)
+	cfg = found.Config
+	listeners, err := bind(cfg.Listen, env.Sockets)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, listeners.close()) }()
 
-	found.parts.log.Logger = env.Logger
-	log, err := eventlog.Open(ctx, found.parts.log)
+	found.Log.Logger = env.Logger
+	log, err := eventlog.Open(ctx, found.Log)
 	if err != nil {
 		return err
 	}
@@ -105,11 +111,11 @@ func Run(ctx context.Context, config Config, env Env) (err error) {
 	defer groups.Close()
 
 	if env.Ready != nil {
-		serving, err := config.serving(ctx, listeners, log)
+		what, err := serving(ctx, cfg, listeners, log)
 		if err != nil {
 			return err
 		}
-		env.Ready(serving)
+		env.Ready(what)
 	}
 	g, err := newGateway(found, log, groups, env)
 	if err != nil {
@@ -123,33 +129,37 @@ type gateway struct {
 	log          *eventlog.Log
 	webhook      *httpServer
 	rpc          *rpc.Server
-	facade       *rest
+	facade       *rest.Facade
 	rest         *httpServer // of facade
 	admin        *httpServer
-	reloader     *reloader
-	usage        *usage
+	reloader     *config.Reloader
+	usage        *admin.Usage
 	drainTimeout time.Duration
 	logger       *slog.Logger
 }
 
-func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env Env) (*gateway, error) {
-	config, parts := started.config, started.parts
+func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups, env Env) (*gateway, error) {
+	cfg := started.Config
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registerLogMetrics(registry, log)
-	registerGroupMetrics(registry, groups)
+	admin.RegisterLog(registry, log)
+	admin.RegisterGroups(registry, groups)
 	front := webhook.New(webhook.Options{
-		Log: log, Quarantine: log.Quarantine(), Settings: parts.settings(), MaxBody: int64(config.Webhook.MaxBody),
-		MaxRequests: config.Webhook.MaxRequests, Logger: env.Logger, Metrics: registry,
+		Log: log, Quarantine: log.Quarantine(), Settings: started.Settings, MaxBody: int64(cfg.Webhook.MaxBody),
+		MaxRequests: cfg.Webhook.MaxRequests, Logger: env.Logger, Metrics: registry,
 	})
-	reloader, usage := newReloader(started, front, env, registry), newUsage(log, front, env.Logger)
-	quiet := slog.NewLogLogger(env.Logger.Handler(), slog.LevelDebug) // of net/http: what senders do wrong
-	services := rpc.New(rpc.Options{
-		Log: log, Reverify: front.Reverify, Groups: groups, MaxStreams: config.GRPC.MaxStreams, SendTimeout: time.Duration(config.GRPC.SendTimeout),
-		MaxStreamAge: time.Duration(config.GRPC.MaxStreamAge), TLS: parts.grpcTLS, Version: env.Version,
+	reloader := config.NewReloader(config.ReloadOptions{
+		Source: env.Source, Asked: env.Reload, Interval: env.PollInterval, Started: started, Apply: front.Configure,
 		Logger: env.Logger, Metrics: registry,
 	})
-	facade, err := newREST(services, config.REST.AllowedHosts, time.Duration(config.GRPC.SendTimeout))
+	usage := admin.NewUsage(log, front, env.Logger)
+	quiet := slog.NewLogLogger(env.Logger.Handler(), slog.LevelDebug) // of net/http: what senders do wrong
+	services := rpc.New(rpc.Options{
+		Log: log, Reverify: front.Reverify, Groups: groups, MaxStreams: cfg.GRPC.MaxStreams, SendTimeout: time.Duration(cfg.GRPC.SendTimeout),
+		MaxStreamAge: time.Duration(cfg.GRPC.MaxStreamAge), TLS: started.GRPCTLS, Version: env.Version,
+		Logger: env.Logger, Metrics: registry,
+	})
+	facade, err := rest.New(services, cfg.REST.AllowedHosts, time.Duration(cfg.GRPC.SendTimeout))
 	if err != nil {
 		return nil, err
 	}
@@ -157,10 +167,10 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 		log: log,
 		webhook: newHTTPServer(&http.Server{
 			Handler:           front,
-			TLSConfig:         parts.webhookTLS,
-			ReadHeaderTimeout: min(headerTimeout, time.Duration(config.Webhook.ReadTimeout)),
-			ReadTimeout:       time.Duration(config.Webhook.ReadTimeout),
-			WriteTimeout:      time.Duration(config.Webhook.ReadTimeout) + answerTimeout,
+			TLSConfig:         started.WebhookTLS,
+			ReadHeaderTimeout: min(headerTimeout, time.Duration(cfg.Webhook.ReadTimeout)),
+			ReadTimeout:       time.Duration(cfg.Webhook.ReadTimeout),
+			WriteTimeout:      time.Duration(cfg.Webhook.ReadTimeout) + answerTimeout,
 			IdleTimeout:       idleTimeout,
 			MaxHeaderBytes:    maxHeaderBytes,
 			ErrorLog:          quiet,
@@ -168,25 +178,25 @@ func newGateway(started candidate, log *eventlog.Log, groups *group.Groups, env 
 		rpc:    services,
 		facade: facade,
 		rest: newHTTPServer(&http.Server{
-			Handler:           countRequests(registry, facade),
-			TLSConfig:         parts.restTLS,
+			Handler:           rest.CountRequests(registry, facade),
+			TLSConfig:         started.RESTTLS,
 			ReadHeaderTimeout: headerTimeout,
-			ReadTimeout:       restReadTime,
-			WriteTimeout:      restAnswerTime,
+			ReadTimeout:       rest.ReadTime,
+			WriteTimeout:      rest.AnswerTime,
 			IdleTimeout:       idleTimeout,
-			MaxHeaderBytes:    maxRESTHeader,
-			HTTP2:             &http.HTTP2Config{SendPingTimeout: restPing, PingTimeout: restPing},
+			MaxHeaderBytes:    rest.MaxHeader,
+			HTTP2:             &http.HTTP2Config{SendPingTimeout: rest.Ping, PingTimeout: rest.Ping},
 			ErrorLog:          quiet,
 		}),
 		admin: newHTTPServer(&http.Server{
-			Handler:      newHosts(config.REST.AllowedHosts, false).guard(newAdmin(log, registry, reloader, usage)),
+			Handler:      rest.NewHosts(cfg.REST.AllowedHosts, false).Guard(admin.New(log, registry, reloader, usage)),
 			ReadTimeout:  headerTimeout,
 			WriteTimeout: answerTimeout,
 			ErrorLog:     quiet,
 		}),
 		reloader:     reloader,
 		usage:        usage,
-		drainTimeout: time.Duration(config.DrainTimeout),
+		drainTimeout: time.Duration(cfg.DrainTimeout),
 		logger:       env.Logger,
 	}, nil
 }
@@ -199,14 +209,14 @@ func (g *gateway) run(ctx context.Context, on listeners) error {
 	serving.Go(func() error { return g.rpc.Serve(on.grpc) })
 	serving.Go(func() error { return g.rest.serve(on.rest) })
 	serving.Go(func() error { return g.admin.serve(on.admin) })
-	serving.Go(func() error { g.reloader.run(servingCtx); return nil })
-	serving.Go(func() error { g.usage.learn(servingCtx); return nil })
+	serving.Go(func() error { g.reloader.Run(servingCtx); return nil })
+	serving.Go(func() error { g.usage.Learn(servingCtx); return nil })
 	serving.Go(func() error {
 		select {
 		case <-servingCtx.Done():
 			return nil
 		case <-g.log.Frozen():
-			return fmt.Errorf("start the gateway again when the cause is mended: %w", g.log.Err())
+			return fmt.Errorf("start the gateway again when the cause is gone: %w", g.log.Err())
 		}
 	})
 	<-servingCtx.Done()
@@ -227,14 +237,14 @@ func (g *gateway) stop() {
 	if err := stopping.Wait(); err != nil {
 		g.logger.Warn("requests were cut off", "error", err)
 	}
-	_ = g.facade.close()
+	_ = g.facade.Close()
 	_ = g.admin.stop(ctx)
 }
 
 // listeners are bound before anything else is started, so that a port in use is found first.
 type listeners struct{ webhook, grpc, rest, admin net.Listener }
 
-func (l Listen) open(handed map[string]net.Listener) (listeners, error) {
+func bind(l config.Listen, handed map[string]net.Listener) (listeners, error) {
 	var on listeners
 	for _, one := range []struct {
 		name, address string
@@ -266,14 +276,14 @@ func (on listeners) close() error {
 }
 
 // serving describes what is about to be served.
-func (c Config) serving(ctx context.Context, on listeners, log *eventlog.Log) (Serving, error) {
+func serving(ctx context.Context, c config.Config, on listeners, log *eventlog.Log) (Serving, error) {
 	info, err := log.Info(ctx)
 	if err != nil {
 		return Serving{}, err
 	}
 	s := Serving{
 		Webhook: on.webhook.Addr(), GRPC: on.grpc.Addr(), REST: on.rest.Addr(), Admin: on.admin.Addr(),
-		WebhookScheme: c.Webhook.TLS.scheme(), RESTScheme: c.REST.TLS.scheme(),
+		WebhookScheme: c.Webhook.TLS.Scheme(), RESTScheme: c.REST.TLS.Scheme(),
 		LogID: log.ID(), Log: info, Durability: log.Durability(), LogPlace: c.Log.Dir,
 	}
 	if c.Log.NATSURL != "" {
@@ -283,8 +293,8 @@ func (c Config) serving(ctx context.Context, on listeners, log *eventlog.Log) (S
 	if base == "" {
 		base = s.WebhookScheme + "://" + on.webhook.Addr().String()
 	}
-	for _, account := range sortedKeys(c.Accounts) {
-		for _, kind := range kindNames() {
+	for _, account := range slices.Sorted(maps.Keys(c.Accounts)) {
+		for _, kind := range payload.KindNames(payload.Kinds()) {
 			s.URLs = append(s.URLs, URL{
 				Account: account, Kind: kind, Text: base + webhook.PathPrefix + account + "/" + kind,
 				PathToken: c.Accounts[account].Kinds[kind].PathToken != nil,

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
 )
@@ -44,12 +44,12 @@ func readExample(t *testing.T, name string) string {
 // gateway must not get wrong.
 func TestLinksfieldsExamples(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Accounts["vectors"] = server.AccountConfig{
-		MD5Secrets: []server.SecretConfig{secret(t, "signing-page", "xGl64jNW4B223SSDAsddgh=n"), secret(t, "derived", "secret")},
-		HMACKeys:   []server.HMACKeyConfig{{ID: vectorKeyID, SecretConfig: secret(t, "sample", vectorKey)}},
+	cfg := testConfig(t)
+	cfg.Accounts["vectors"] = config.Account{
+		MD5Secrets: []config.Secret{secret(t, "signing-page", "xGl64jNW4B223SSDAsddgh=n"), secret(t, "derived", "secret")},
+		HMACKeys:   []config.HMACKey{{ID: vectorKeyID, Secret: secret(t, "sample", vectorKey)}},
 	}
-	g := startGateway(t, config)
+	g := startGateway(t, cfg)
 	device := &linksgatev1.DeviceWarningItem{
 		Iccid: "89314404000816575667", WarningCode: "1", Warning: linksgatev1.DeviceWarningCode_DEVICE_WARNING_CODE_NO_PLAN,
 	}
@@ -142,9 +142,9 @@ func digest(body string) string {
 
 func TestEveryKindIsReceivedAtItsURL(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	delete(config.Accounts["acme"].Kinds, "mall-recharge-success") // only from elsewhere
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	delete(cfg.Accounts["acme"].Kinds, "mall-recharge-success") // only from elsewhere
+	g := startGateway(t, cfg)
 	urls := 0
 	for _, url := range g.URLs {
 		if url.Account != "acme" {
@@ -324,15 +324,15 @@ func TestBodiesThatCannotBeTypedAreStored(t *testing.T) {
 
 func TestWhatWasAnsweredIsThereAfterARestart(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Log.Fsync = nil // as shipped
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.Log.Fsync = nil // as shipped
+	g := startGateway(t, cfg)
 	delivered := g.deliverSMS(t, 1, 20)
 	want := g.list(t, &linksgatev1.ListNotificationsRequest{})
 	id := g.LogID
 	g.stop(t)
 
-	again := startGateway(t, config)
+	again := startGateway(t, cfg)
 	if again.LogID != id {
 		t.Errorf("the log is %s after a restart; it was %s", again.LogID, id)
 	}

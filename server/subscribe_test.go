@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
@@ -333,9 +333,9 @@ func TestSlowReaderFallsBehindAndLosesNothing(t *testing.T) {
 // TestBatchesAreWhatTheLogHolds compares frames that are put together by hand with messages that are not.
 func TestBatchesAreWhatTheLogHolds(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.Log.Fsync = nil // a slower log gathers more into one batch
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.Log.Fsync = nil // a slower log gathers more into one batch
+	g := startGateway(t, cfg)
 	const count = 400
 	notifications := make(chan simulator.Notification, count)
 	for n := range uint64(count) {
@@ -389,8 +389,8 @@ func TestBatchesAreWhatTheLogHolds(t *testing.T) {
 
 func TestTokensAreExclusiveAndSurviveARestart(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	want := g.deliverSMS(t, 1, 4)
 	token := g.get(t, want[1]).GetToken()
 	read := func(g *gateway) []string {
@@ -405,7 +405,7 @@ func TestTokensAreExclusiveAndSurviveARestart(t *testing.T) {
 		t.Errorf("- wanted, + streamed:\n%s", diff)
 	}
 	g.stop(t)
-	if diff := cmp.Diff(want[2:], read(startGateway(t, config))); diff != "" {
+	if diff := cmp.Diff(want[2:], read(startGateway(t, cfg))); diff != "" {
 		t.Errorf("after a restart, - wanted, + streamed:\n%s", diff)
 	}
 }
@@ -442,9 +442,9 @@ func TestEveryFramesTokenResumes(t *testing.T) {
 
 func TestMaxStreamAgeEndsWithOK(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	config.GRPC.MaxStreamAge = server.Duration(200 * time.Millisecond)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	cfg.GRPC.MaxStreamAge = config.Duration(200 * time.Millisecond)
+	g := startGateway(t, cfg)
 	delivered := g.deliverSMS(t, 1, 2)
 	s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{Start: earliest()})
 	frames, err := s.rest(t)

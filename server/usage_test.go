@@ -86,14 +86,14 @@ func TestUsesAreSeen(t *testing.T) {
 // TestUsesSurviveARestart looks for uses that are far back in the log.
 func TestUsesSurviveARestart(t *testing.T) {
 	t.Parallel()
-	config := testConfig(t)
-	g := startGateway(t, config)
+	cfg := testConfig(t)
+	g := startGateway(t, cfg)
 	g.answers(t, &formerLinksfield)
 	g.deliverSMS(t, 1, 600) // so many record batches
 	want, first := g.lastUsed(t), g.info(t).GetFirst().GetWrittenAt().AsTime()
 	g.stop(t)
 
-	g = startGateway(t, config)
+	g = startGateway(t, cfg)
 	eventually(t, "all of the log has been read", func() bool { return g.secrets(t).ObservedSince.Equal(first) })
 	for name, at := range g.lastUsed(t) {
 		if !at.Equal(want[name]) {
@@ -106,7 +106,7 @@ func TestUsesSurviveARestart(t *testing.T) {
 
 	// What was used before something that is damaged is known all the same, and that nothing else was is not claimed.
 	g.stop(t)
-	path := filepath.Join(config.Log.Dir, "log", "00000000000000000001.seg")
+	path := filepath.Join(cfg.Log.Dir, "log", "00000000000000000001.seg")
 	block, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestUsesSurviveARestart(t *testing.T) {
 	if err := os.WriteFile(path, block, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g = startGateway(t, config)
+	g = startGateway(t, cfg)
 	eventually(t, "all of the log has been read", func() bool { return g.lastUsed(t)["hmac-before"].Equal(want["hmac-before"]) })
 	if since := g.secrets(t).ObservedSince; !since.After(first) {
 		t.Errorf("observed since %v, the beginning, and something in between is damaged", since)

@@ -22,6 +22,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
@@ -76,7 +77,7 @@ func newDemoCommand() *cobra.Command {
 type demo struct {
 	out    *syncWriter
 	dir    string
-	config server.Config
+	config config.Config
 	sender simulator.Sender
 	sent   uint64
 }
@@ -112,7 +113,7 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 	}
 	defer func() { gateway.stop() }()
 	// The gateway keeps its addresses when it comes back.
-	d.config.Listen = server.Listen{
+	d.config.Listen = config.Listen{
 		Webhook: gateway.serving.Webhook.String(), GRPC: gateway.serving.GRPC.String(), REST: gateway.serving.REST.String(),
 		Admin: gateway.serving.Admin.String(),
 	}
@@ -176,15 +177,15 @@ func (d *demo) configure() error {
 			return err
 		}
 	}
-	secretFile := func(secret signature.Secret) server.SecretConfig {
-		return server.SecretConfig{File: filepath.Join(d.dir, secret.Name)}
+	secretFile := func(secret signature.Secret) config.Secret {
+		return config.Secret{File: filepath.Join(d.dir, secret.Name)}
 	}
-	d.config = server.Config{
-		Listen: server.Listen{Webhook: "127.0.0.1:0", GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0"},
-		Log:    server.LogConfig{Dir: filepath.Join(d.dir, "data")},
-		Accounts: map[string]server.AccountConfig{demoAccount: {
-			MD5Secrets: []server.SecretConfig{secretFile(d.sender.MD5)},
-			HMACKeys:   []server.HMACKeyConfig{{ID: demoKeyID, SecretConfig: secretFile(d.sender.HMAC)}},
+	d.config = config.Config{
+		Listen: config.Listen{Webhook: "127.0.0.1:0", GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0"},
+		Log:    config.Log{Dir: filepath.Join(d.dir, "data")},
+		Accounts: map[string]config.Account{demoAccount: {
+			MD5Secrets: []config.Secret{secretFile(d.sender.MD5)},
+			HMACKeys:   []config.HMACKey{{ID: demoKeyID, Secret: secretFile(d.sender.HMAC)}},
 		}},
 	}
 	return nil

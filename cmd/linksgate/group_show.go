@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/payload"
 )
 
 func newGroupListCommand(f *groupFlags) *cobra.Command {
@@ -131,7 +132,7 @@ func filterText(f *linksgatev1.Filter) string {
 		}
 	}
 	add("account", f.GetAccounts())
-	add("kind", kindNames(f.GetKinds()))
+	add("kind", payload.KindNames(f.GetKinds()))
 	add("iccid", f.GetIccids())
 	add("partner-code", f.GetPartnerCodes())
 	if len(parts) == 0 {

@@ -188,7 +188,7 @@ type entryFilter struct {
 func (f *entryFilter) register(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.reasons, "reason", nil, "only refused for this `REASON`: "+strings.Join(reasonNames(), ", ")+"; repeatable")
 	flags.StringArrayVar(&f.accounts, "account", nil, "only of the account `NAME`; repeatable")
-	flags.StringSliceVar(&f.kinds, "kind", nil, "only of `KIND`: "+strings.Join(kindNames(payload.Kinds()), ", ")+"; repeatable")
+	flags.StringSliceVar(&f.kinds, "kind", nil, "only of `KIND`: "+strings.Join(payload.KindNames(payload.Kinds()), ", ")+"; repeatable")
 	flags.StringVar(&f.since, "since", "", "only received at or after a `TIME`: 2026-03-01T08:00:00Z, or a duration ago such as 2h")
 }
 

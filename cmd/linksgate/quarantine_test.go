@@ -19,6 +19,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
 )
@@ -33,7 +34,7 @@ var linksfield = simulator.Sender{MD5: signature.Secret{Value: rightSecret}}
 
 // site is a gateway that can be stopped and started on its directory, with one account whose secret is in a file.
 type site struct {
-	config     server.Config
+	config     config.Config
 	secretFile string
 	serving    server.Serving
 	stop       func() // waits
@@ -43,12 +44,12 @@ func newSite(t *testing.T) *site {
 	t.Helper()
 	dir := t.TempDir()
 	s := &site{secretFile: filepath.Join(dir, "secret"), stop: func() {}}
-	s.config = server.Config{
-		Listen: server.Listen{Webhook: "127.0.0.1:0", GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0"},
-		Log:    server.LogConfig{Dir: filepath.Join(dir, "data")},
-		Accounts: map[string]server.AccountConfig{
-			"acme":  {MD5Secrets: []server.SecretConfig{{Name: "notification-secret", File: s.secretFile}}},
-			"other": {MD5Secrets: []server.SecretConfig{{Name: "other", File: s.secretFile}}},
+	s.config = config.Config{
+		Listen: config.Listen{Webhook: "127.0.0.1:0", GRPC: "127.0.0.1:0", REST: "127.0.0.1:0", Admin: "127.0.0.1:0"},
+		Log:    config.Log{Dir: filepath.Join(dir, "data")},
+		Accounts: map[string]config.Account{
+			"acme":  {MD5Secrets: []config.Secret{{Name: "notification-secret", File: s.secretFile}}},
+			"other": {MD5Secrets: []config.Secret{{Name: "other", File: s.secretFile}}},
 		},
 	}
 	t.Cleanup(func() { s.stop() })

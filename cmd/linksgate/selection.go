@@ -18,7 +18,7 @@ type filterFlags struct {
 
 func (f *filterFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.accounts, "account", nil, "only of the account `NAME`; repeatable")
-	flags.StringSliceVar(&f.kinds, "kind", nil, "only of `KIND`: "+strings.Join(kindNames(payload.Kinds()), ", ")+"; repeatable")
+	flags.StringSliceVar(&f.kinds, "kind", nil, "only of `KIND`: "+strings.Join(payload.KindNames(payload.Kinds()), ", ")+"; repeatable")
 	flags.StringArrayVar(&f.iccids, "iccid", nil, "only about the SIM with this `ICCID`; repeatable")
 	flags.StringArrayVar(&f.partnerCodes, "partner-code", nil, "only of the partner `CODE`; repeatable")
 }

@@ -79,7 +79,7 @@ func newSendCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "send URL",
 		Short:   "Play Linksfield: send signed, made-up notifications to a gateway",
-		Long:    fmt.Sprintf(sendLong, strings.Join(kindNames(payload.Kinds()), ", ")),
+		Long:    fmt.Sprintf(sendLong, strings.Join(payload.KindNames(payload.Kinds()), ", ")),
 		Example: sendExample,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -189,7 +189,7 @@ func (f *sendFlags) sender(targets []sendTarget) (*simulator.Sender, error) {
 				kinds = append(kinds, t.kind)
 			}
 		}
-		return strings.Join(kindNames(kinds), ", ")
+		return strings.Join(payload.KindNames(kinds), ", ")
 	}
 	const or = "; or choose other kinds with --kind, or send --unsigned"
 	if kinds := needs(signature.SchemeMD5); kinds != "" && !f.secret.given() {
@@ -321,7 +321,7 @@ func sendTargets(rawURL string, kindFlag []string) ([]sendTarget, error) {
 	if len(parts) > 1 {
 		kind, ok := payload.KindByName(parts[1])
 		if !ok {
-			return nil, usagef("%q in the URL is not a kind; kinds are %s", parts[1], strings.Join(kindNames(payload.Kinds()), ", "))
+			return nil, usagef("%q in the URL is not a kind; kinds are %s", parts[1], strings.Join(payload.KindNames(payload.Kinds()), ", "))
 		}
 		if !everyKind {
 			return nil, usagef("the URL names the kind %s: leave --kind out, or the kind in the URL", parts[1])
@@ -347,19 +347,11 @@ func parseKinds(names []string) ([]linksgatev1.Kind, error) {
 	for i, name := range names {
 		kind, ok := payload.KindByName(name)
 		if !ok {
-			return nil, usagef("--kind: %q is not a kind; kinds are %s", name, strings.Join(kindNames(payload.Kinds()), ", "))
+			return nil, usagef("--kind: %q is not a kind; kinds are %s", name, strings.Join(payload.KindNames(payload.Kinds()), ", "))
 		}
 		kinds[i] = kind
 	}
 	return kinds, nil
-}
-
-func kindNames(kinds []linksgatev1.Kind) []string {
-	names := make([]string, len(kinds))
-	for i, kind := range kinds {
-		names[i] = payload.KindName(kind)
-	}
-	return names
 }
 
 // share is a part of a sequence, spread evenly over it: hits of every total.

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/linksgate/linksgate/server"
+	"github.com/linksgate/linksgate/server/config"
 )
 
 const serveLong = `Serve receives Linksfield's notifications over HTTP, writes them to the log, and
@@ -108,11 +109,11 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	config, err := f.readConfig()
+	cfg, err := f.readConfig()
 	if err != nil {
 		return err
 	}
-	if err := config.Check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return fmt.Errorf("the configuration %s cannot be used:\n%s", f.config, indent(err.Error()))
 	}
 	out := cmd.OutOrStdout()
@@ -127,7 +128,7 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	}
 	reload, stop := hangups()
 	defer stop()
-	err = server.Run(cmd.Context(), config, server.Env{
+	err = server.Run(cmd.Context(), cfg, server.Env{
 		Logger:  logger,
 		Version: version(),
 		Sockets: sockets,
@@ -163,21 +164,21 @@ func hangups() (_ <-chan struct{}, stop func()) {
 }
 
 // readConfig reads the file and puts flags and environment on top.
-func (f *serveFlags) readConfig() (server.Config, error) {
-	config, err := server.ReadConfig(f.config)
+func (f *serveFlags) readConfig() (config.Config, error) {
+	cfg, err := config.Read(f.config)
 	if errors.Is(err, fs.ErrNotExist) && f.config == defaultConfigFile {
-		return config, fmt.Errorf("there is no %s here: write one (linksgate serve --help shows the smallest) or name it with --config", f.config)
+		return cfg, fmt.Errorf("there is no %s here: write one (linksgate serve --help shows the smallest) or name it with --config", f.config)
 	}
 	if err != nil {
-		return config, err
+		return cfg, err
 	}
 	for field, value := range map[*string]string{
-		&config.Listen.Webhook: f.webhook, &config.Listen.GRPC: f.grpc, &config.Listen.REST: f.rest, &config.Listen.Admin: f.admin,
-		&config.Log.Dir: f.dataDir,
+		&cfg.Listen.Webhook: f.webhook, &cfg.Listen.GRPC: f.grpc, &cfg.Listen.REST: f.rest, &cfg.Listen.Admin: f.admin,
+		&cfg.Log.Dir: f.dataDir,
 	} {
 		*field = cmp.Or(value, *field)
 	}
-	return config, nil
+	return cfg, nil
 }
 
 // newLogger returns the logger that a level and a format name.

@@ -23,6 +23,15 @@ func Kinds() []linksgatev1.Kind { return slices.Clone(kinds) }
 // KIND_SMS_RECEIVED. It returns "" for what is not one of [Kinds].
 func KindName(kind linksgatev1.Kind) string { return nameOfKind[kind] }
 
+// KindNames returns the names of kinds, in their order.
+func KindNames(kinds []linksgatev1.Kind) []string {
+	names := make([]string, len(kinds))
+	for i, kind := range kinds {
+		names[i] = KindName(kind)
+	}
+	return names
+}
+
 // KindByName returns the kind that KindName gives this name, exactly. It reports
 // false when there is none.
 func KindByName(name string) (linksgatev1.Kind, bool) {

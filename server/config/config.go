@@ -1,4 +1,4 @@
-package server
+package config
 
 import (
 	"bytes"
@@ -17,18 +17,18 @@ import (
 
 // Config is the gateway's configuration, as the configuration file writes it. A field that is left out has its default.
 //
-// Accounts and Webhook.TrustedProxies can change while the gateway runs; see [Env.Source]. The rest needs a restart.
+// Accounts and Webhook.TrustedProxies can change while the gateway runs; see [Reloader]. The rest needs a restart.
 type Config struct {
-	Listen  Listen        `yaml:"listen"`
-	Log     LogConfig     `yaml:"log"`
-	Webhook WebhookConfig `yaml:"webhook"`
-	GRPC    GRPCConfig    `yaml:"grpc"`
-	REST    RESTConfig    `yaml:"rest"`
+	Listen  Listen  `yaml:"listen"`
+	Log     Log     `yaml:"log"`
+	Webhook Webhook `yaml:"webhook"`
+	GRPC    GRPC    `yaml:"grpc"`
+	REST    REST    `yaml:"rest"`
 	// DrainTimeout bounds how long a shutdown waits for requests and streams to finish. Default 20s, at least 10ms.
 	DrainTimeout Duration `yaml:"drain_timeout"`
 	// Accounts are the Linksfield accounts by name: lower-case letters, digits and hyphens. The name is part of the URLs
 	// given to Linksfield. At least one.
-	Accounts map[string]AccountConfig `yaml:"accounts"`
+	Accounts map[string]Account `yaml:"accounts"`
 }
 
 // Listen holds the addresses to listen on, host:port. Port 0 chooses a free one. All default to loopback: nothing is reachable
@@ -44,8 +44,8 @@ type Listen struct {
 	Admin string `yaml:"admin"`
 }
 
-// LogConfig says where the log is and how much it retains.
-type LogConfig struct {
+// Log says where the log is and how much it retains.
+type Log struct {
 	// Dir is the directory of the embedded log. Default linksgate-data. Excludes NATSURL.
 	Dir string `yaml:"dir"`
 	// NATSURL is an external NATS cluster with JetStream to keep the log in.
@@ -73,8 +73,8 @@ type LogConfig struct {
 	MaxBytes Size `yaml:"max_bytes"`
 }
 
-// WebhookConfig is about the HTTP side.
-type WebhookConfig struct {
+// Webhook is about the HTTP side.
+type Webhook struct {
 	// PublicURL is how Linksfield reaches the webhook address, such as https://hooks.example.com. Only used to print the URLs.
 	PublicURL string `yaml:"public_url"`
 	// MaxBody accepted. Default 256KiB, at most that.
@@ -86,11 +86,11 @@ type WebhookConfig struct {
 	// TrustedProxies are the networks whose X-Forwarded-For is believed, such as 10.0.0.0/8. Default: none.
 	TrustedProxies []string `yaml:"trusted_proxies"`
 	// TLS of the webhook address. Default: none, for a proxy in front.
-	TLS *TLSConfig `yaml:"tls"`
+	TLS *TLS `yaml:"tls"`
 }
 
-// GRPCConfig is about the gRPC side.
-type GRPCConfig struct {
+// GRPC is about the gRPC side.
+type GRPC struct {
 	// MaxStreams open at once. Default 10000.
 	MaxStreams int `yaml:"max_streams"`
 	// SendTimeout is how long a client may not read before its stream is ended. Default 30s, at least 10ms.
@@ -98,47 +98,47 @@ type GRPCConfig struct {
 	// MaxStreamAge after which a stream is ended as planned, at least 10ms. Default: never.
 	MaxStreamAge Duration `yaml:"max_stream_age"`
 	// TLS of the gRPC address. Default: none.
-	TLS *TLSConfig `yaml:"tls"`
+	TLS *TLS `yaml:"tls"`
 }
 
-// RESTConfig is about the REST side. Streams are counted and bounded together with those of gRPC, by GRPCConfig.
-type RESTConfig struct {
+// REST is about the REST side. Streams are counted and bounded together with those of gRPC, by GRPC.
+type REST struct {
 	// AllowedHosts are the host names, without port, by which the REST address may be asked for besides localhost and IP
 	// addresses: those that clients use, or that a proxy in front passes on as Host. If there are any, requests for other names are
 	// refused; if not, those that arrive on loopback are. Listen.Admin refuses them on loopback only. Default: none.
 	AllowedHosts []string `yaml:"allowed_hosts"`
 	// TLS of the REST address. Default: none, for a proxy in front.
-	TLS *TLSConfig `yaml:"tls"`
+	TLS *TLS `yaml:"tls"`
 }
 
-// TLSConfig names the files of a TLS listener, in PEM.
-type TLSConfig struct {
+// TLS names the files of a TLS listener, in PEM.
+type TLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
 	// ClientCAFile, if set, makes client certificates required, signed by one of these.
 	ClientCAFile string `yaml:"client_ca_file"`
 }
 
-// scheme is that of URLs of an address with this configuration, or with none.
-func (c *TLSConfig) scheme() string {
+// Scheme is that of URLs of an address with this configuration, or with none.
+func (c *TLS) Scheme() string {
 	if c == nil {
 		return "http"
 	}
 	return "https"
 }
 
-// AccountConfig is one Linksfield account.
-type AccountConfig struct {
+// Account is one Linksfield account.
+type Account struct {
 	// MD5Secrets are the notification secrets of the md5 scheme, any of which may have signed.
-	MD5Secrets []SecretConfig `yaml:"md5_secrets"`
+	MD5Secrets []Secret `yaml:"md5_secrets"`
 	// HMACKeys are the keys of the hmac-sha1 scheme. One id may occur several times, during a change-over.
-	HMACKeys []HMACKeyConfig `yaml:"hmac_keys"`
+	HMACKeys []HMACKey `yaml:"hmac_keys"`
 	// Kinds holds what differs from the default, by the kind's name in the URL.
-	Kinds map[string]KindConfig `yaml:"kinds"`
+	Kinds map[string]Kind `yaml:"kinds"`
 }
 
-// SecretConfig says where a secret is. Exactly one of File and Env; never the secret itself.
-type SecretConfig struct {
+// Secret says where a secret is. Exactly one of File and Env; never the secret itself.
+type Secret struct {
 	// Name is recorded with what the secret verified, and tells it from the others of its account and key id. Default: the
 	// name of the variable or the base name of the file. A new value is best given a new name: under an old one, what the
 	// former value verified before the gateway was last started cannot be told from what the new one did.
@@ -149,20 +149,20 @@ type SecretConfig struct {
 	Env string `yaml:"env"`
 }
 
-// HMACKeyConfig is one value of a key.
-type HMACKeyConfig struct {
+// HMACKey is one value of a key.
+type HMACKey struct {
 	// ID is Linksfield's id of the key.
-	ID           string `yaml:"id"`
-	SecretConfig `yaml:",inline"`
+	ID     string `yaml:"id"`
+	Secret `yaml:",inline"`
 }
 
-// KindConfig guards one URL.
-type KindConfig struct {
+// Kind guards one URL.
+type Kind struct {
 	// Signature is required (the default), if-present or none. What is not required must be guarded by PathToken or
 	// AllowedSources.
 	Signature string `yaml:"signature"`
 	// PathToken is a secret that the URL must end with: letters, digits, - and _, at least 16.
-	PathToken *SecretConfig `yaml:"path_token"`
+	PathToken *Secret `yaml:"path_token"`
 	// AllowedSources are the networks that may connect, such as 203.0.113.0/24.
 	AllowedSources []string `yaml:"allowed_sources"`
 }
@@ -212,31 +212,31 @@ func (z *Size) UnmarshalYAML(unmarshal func(any) error) error {
 	})
 }
 
-// ReadConfig reads a configuration file. What is not as it should be, such as a key that is not known or occurs twice, is an error
+// Read reads a configuration file. What is not as it should be, such as a key that is not known or occurs twice, is an error
 // that names the line and the key. The error does not show the line: a secret may stand in it by mistake.
-func ReadConfig(path string) (Config, error) {
-	var config Config
+func Read(path string) (Config, error) {
+	var cfg Config
 	file, err := os.Open(path)
 	if err != nil {
-		return config, fmt.Errorf("read the configuration: %w", err)
+		return cfg, fmt.Errorf("read the configuration: %w", err)
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	switch {
 	case err != nil:
-		return config, fmt.Errorf("read the configuration: %w", err)
+		return cfg, fmt.Errorf("read the configuration: %w", err)
 	case len(text) > maxFile:
-		return config, fmt.Errorf("read the configuration: %s has more than %d bytes", path, maxFile)
+		return cfg, fmt.Errorf("read the configuration: %s has more than %d bytes", path, maxFile)
 	}
 	decoder := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict())
-	switch err := decoder.Decode(&config); {
+	switch err := decoder.Decode(&cfg); {
 	case errors.Is(err, io.EOF):
-		return config, fmt.Errorf("read the configuration: %s is empty", path)
+		return cfg, fmt.Errorf("read the configuration: %s is empty", path)
 	case err != nil:
-		return config, fmt.Errorf("read the configuration: %s%s", path, locate(text, err))
+		return cfg, fmt.Errorf("read the configuration: %s%s", path, locate(text, err))
 	}
 	if err := decoder.Decode(new(Config)); !errors.Is(err, io.EOF) {
-		return config, fmt.Errorf("read the configuration: %s: only one YAML document is read, what follows --- is not", path)
+		return cfg, fmt.Errorf("read the configuration: %s: only one YAML document is read, what follows --- is not", path)
 	}
-	return config, nil
+	return cfg, nil
 }

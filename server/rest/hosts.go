@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"fmt"
@@ -10,18 +10,19 @@ import (
 	"strings"
 )
 
-// hosts are the names by which an address may be asked for.
+// Hosts are the names by which an address may be asked for.
 //
 // A page in a browser reaches what listens on loopback of its machine, and reads and changes everything there once the name that
 // it came from is made to resolve to 127.0.0.1 (DNS rebinding): for the browser the answers are the page's own. What gives it away
 // is the Host of its requests, which is that name.
-type hosts struct {
+type Hosts struct {
 	names      []string // in the form of hostName
 	everywhere bool     // else only for requests that come in on loopback
 }
 
-func newHosts(allowed []string, everywhere bool) hosts {
-	h := hosts{names: []string{"localhost"}, everywhere: everywhere}
+// NewHosts returns localhost, IP addresses and the names that are allowed, for all requests or only for those on loopback.
+func NewHosts(allowed []string, everywhere bool) Hosts {
+	h := Hosts{names: []string{"localhost"}, everywhere: everywhere}
 	for _, name := range allowed {
 		h.names = append(h.names, hostName(name))
 	}
@@ -33,7 +34,7 @@ func hostName(text string) string { return strings.TrimSuffix(strings.ToLower(te
 
 // check refuses a request that asks for any other name. An IP address is none: nobody can make it resolve to another one. No name at
 // all is fine too: a browser always sends one, and a health check in HTTP/1.0 may not.
-func (h hosts) check(r *http.Request) error {
+func (h Hosts) check(r *http.Request) error {
 	if !h.everywhere && !onLoopback(r) || r.Host == "" {
 		return nil
 	}
@@ -50,8 +51,8 @@ func onLoopback(r *http.Request) bool {
 	return ok && address.IP.IsLoopback()
 }
 
-// guard has a handler answer only those who ask for it by one of the names.
-func (h hosts) guard(handler http.Handler) http.Handler {
+// Guard has a handler answer only those who ask for it by one of the names.
+func (h Hosts) Guard(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := h.check(r); err != nil {
 			http.Error(w, err.Error(), http.StatusMisdirectedRequest)

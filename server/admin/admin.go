@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"encoding/json"
@@ -7,11 +7,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
 )
 
-// newAdmin returns the administrative endpoints:
+// New returns the administrative endpoints:
 //
 //	/healthz  200 while the process runs
 //	/readyz   200 while the log can be written, else 503, with the durability in force
@@ -21,7 +22,7 @@ import (
 //	/secrets  the configured secrets by name, and when each last verified a notification
 //
 // Nothing that is private can be got from them.
-func newAdmin(log *eventlog.Log, registry *prometheus.Registry, reloader *reloader, usage *usage) http.Handler {
+func New(log *eventlog.Log, registry *prometheus.Registry, reloader *config.Reloader, usage *Usage) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -39,7 +40,7 @@ func newAdmin(log *eventlog.Log, registry *prometheus.Registry, reloader *reload
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(answer)
 	})
-	mux.HandleFunc("GET /config", reloader.serveState)
+	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, reloader.State()) })
 	mux.HandleFunc("GET /secrets", usage.serve)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
@@ -54,8 +55,8 @@ func counter(name, help string, value func() uint64) prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
 }
 
-// registerGroupMetrics publishes the counters of shared work.
-func registerGroupMetrics(registry prometheus.Registerer, groups *group.Groups) {
+// RegisterGroups publishes the counters of shared work.
+func RegisterGroups(registry prometheus.Registerer, groups *group.Groups) {
 	stats := groups.Stats()
 	registry.MustRegister(
 		counter("linksgate_group_leases_total", "Notifications lent to members of groups.", stats.Leased.Load),
@@ -72,8 +73,8 @@ func registerGroupMetrics(registry prometheus.Registerer, groups *group.Groups) 
 	)
 }
 
-// registerLogMetrics publishes the log's counters.
-func registerLogMetrics(registry prometheus.Registerer, log *eventlog.Log) {
+// RegisterLog publishes the log's counters.
+func RegisterLog(registry prometheus.Registerer, log *eventlog.Log) {
 	stats := log.Stats()
 	registry.MustRegister(
 		counter("linksgate_log_appended_notifications_total", "Notifications made durable.", stats.Notifications.Load),

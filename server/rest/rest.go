@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"bytes"
@@ -46,32 +46,32 @@ const (
 )
 
 const (
-	maxRESTBody    = 4 << 20          // what gRPC takes
-	maxRESTHeader  = 64 << 10         // a filter with as many ICCIDs as it may have is in the query
-	restReadTime   = 30 * time.Second // for a whole request
-	restAnswerTime = 90 * time.Second // for a whole answer that is not a stream; Fetch waits for up to a minute
-	restPing       = 30 * time.Second // how often a silent HTTP/2 connection is probed, and how long that is waited for
+	maxRESTBody = 4 << 20          // what gRPC takes
+	MaxHeader   = 64 << 10         // a filter with as many ICCIDs as it may have is in the query
+	ReadTime    = 30 * time.Second // for a whole request
+	AnswerTime  = 90 * time.Second // for a whole answer that is not a stream; Fetch waits for up to a minute
+	Ping        = 30 * time.Second // how often a silent HTTP/2 connection is probed, and how long that is waited for
 )
 
-// rest is the gRPC services as JSON over HTTP: a client of the gRPC server like any other, but within the process. A request
-// goes through [rest.ServeHTTP], which holds what is true of all of them; through the routes that are generated from
-// proto/linksgate/v1/rest.yaml, or [rest.subscribe]; and becomes a call, the code of whose error becomes the HTTP status.
+// Facade is the gRPC services as JSON over HTTP: a client of the gRPC server like any other, but within the process. A request
+// goes through [Facade.ServeHTTP], which holds what is true of all of them; through the routes that are generated from
+// proto/linksgate/v1/rest.yaml, or [Facade.subscribe]; and becomes a call, the code of whose error becomes the HTTP status.
 //
 // What is not known is refused, in a body and in a query, where grpc-gateway would pass over it: a filter that is misspelt must
 // not be a filter that lets everything through.
-type rest struct {
+type Facade struct {
 	routes        *runtime.ServeMux
 	notifications linksgatev1.NotificationServiceClient
 	conn          *grpc.ClientConn
 	form          jsonForm
 	origins       *http.CrossOriginProtection
-	hosts         hosts
+	hosts         Hosts
 	sendTimeout   time.Duration // how long a client of a stream may not read
 }
 
-// newREST returns the handler of the REST address, which may be asked for by the names that are allowed. Its close is to be called
-// after its last request.
-func newREST(server *rpc.Server, allowedHosts []string, sendTimeout time.Duration) (*rest, error) {
+// New returns the handler of the REST address, which may be asked for by the names that are allowed. A client that does not read a
+// stream for sendTimeout is cut off; 0 means that of gRPC. Close is to be called after the last request.
+func New(server *rpc.Server, allowedHosts []string, sendTimeout time.Duration) (*Facade, error) {
 	if sendTimeout == 0 {
 		sendTimeout = rpc.DefaultSendTimeout
 	}
@@ -79,9 +79,9 @@ func newREST(server *rpc.Server, allowedHosts []string, sendTimeout time.Duratio
 	if err != nil {
 		return nil, err
 	}
-	f := &rest{
+	f := &Facade{
 		notifications: linksgatev1.NewNotificationServiceClient(conn), conn: conn, form: jsonForm{new(runtime.JSONPb)},
-		origins: http.NewCrossOriginProtection(), hosts: newHosts(allowedHosts, len(allowedHosts) > 0), sendTimeout: sendTimeout,
+		origins: http.NewCrossOriginProtection(), hosts: NewHosts(allowedHosts, len(allowedHosts) > 0), sendTimeout: sendTimeout,
 	}
 	none := func(string) (string, bool) { return "", false }
 	f.routes = runtime.NewServeMux(
@@ -111,10 +111,11 @@ func newREST(server *rpc.Server, allowedHosts []string, sendTimeout time.Duratio
 	return f, nil
 }
 
-func (f *rest) close() error { return f.conn.Close() }
+// Close ends the calls that go on.
+func (f *Facade) Close() error { return f.conn.Close() }
 
-// countRequests counts what a handler answers.
-func countRequests(registry prometheus.Registerer, handler http.Handler) http.Handler {
+// CountRequests counts what a handler answers.
+func CountRequests(registry prometheus.Registerer, handler http.Handler) http.Handler {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "linksgate_rest_requests_total", Help: "REST requests that ended, by method and status."}, []string{"method", "code"})
 	registry.MustRegister(requests)
@@ -122,7 +123,7 @@ func countRequests(registry prometheus.Registerer, handler http.Handler) http.Ha
 }
 
 // ServeHTTP implements [http.Handler].
-func (f *rest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *Facade) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
@@ -195,7 +196,7 @@ type probe struct{ methods []string }
 type probeKey struct{}
 
 // methodsOf asks the routes for the methods of a path.
-func (f *rest) methodsOf(r *http.Request) []string {
+func (f *Facade) methodsOf(r *http.Request) []string {
 	var p probe
 	ctx := context.WithValue(r.Context(), probeKey{}, &p)
 	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodPatch, http.MethodPost} {
@@ -213,7 +214,7 @@ func (f *rest) methodsOf(r *http.Request) []string {
 }
 
 // unrouted answers what has no route.
-func (f *rest) unrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
+func (f *Facade) unrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, httpStatus int) {
 	if _, probing := r.Context().Value(probeKey{}).(*probe); probing {
 		return
 	}
@@ -229,7 +230,7 @@ func (f *rest) unrouted(_ context.Context, _ *runtime.ServeMux, _ runtime.Marsha
 }
 
 // admit refuses what a route could not answer, and reads the body.
-func (f *rest) admit(next runtime.HandlerFunc) runtime.HandlerFunc {
+func (f *Facade) admit(next runtime.HandlerFunc) runtime.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request, path map[string]string) {
 		for _, value := range path {
 			if strings.Contains(value, ":") { // no name and no id has one: it begins a verb that this route does not have
@@ -271,7 +272,7 @@ func readBody(w http.ResponseWriter, r *http.Request) (body []byte, httpStatus i
 	case errors.As(err, &tooLarge):
 		return nil, http.StatusRequestEntityTooLarge, fmt.Errorf("the body has more than %d bytes", tooLarge.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, http.StatusRequestTimeout, fmt.Errorf("the body did not arrive within %v", restReadTime)
+		return nil, http.StatusRequestTimeout, fmt.Errorf("the body did not arrive within %v", ReadTime)
 	case err != nil:
 		return nil, http.StatusBadRequest, fmt.Errorf("the body cannot be read: %w", err)
 	}
@@ -408,26 +409,26 @@ func isField(message protoreflect.MessageDescriptor, names []string) bool {
 }
 
 // openAPI serves the description of the API.
-func (*rest) openAPI(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
+func (*Facade) openAPI(w http.ResponseWriter, _ *http.Request, _ map[string]string) {
 	w.Header().Set("Content-Type", mediaJSON)
 	w.Header().Set("Content-Length", strconv.Itoa(len(openapi.Document)))
 	_, _ = w.Write(openapi.Document) // the asker may be gone
 }
 
 // failed answers for grpc-gateway.
-func (f *rest) failed(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+func (f *Facade) failed(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 	if _, probing := r.Context().Value(probeKey{}).(*probe); !probing {
 		f.fail(w, err)
 	}
 }
 
 // refuse answers with an HTTP status of its own.
-func (f *rest) refuse(w http.ResponseWriter, httpStatus int, text string) {
+func (f *Facade) refuse(w http.ResponseWriter, httpStatus int, text string) {
 	f.fail(w, &runtime.HTTPStatusError{HTTPStatus: httpStatus, Err: rpc.Refusal(httpStatus, text)})
 }
 
 // fail answers with an error: its google.rpc.Status, and the HTTP status of that unless the error has one.
-func (f *rest) fail(w http.ResponseWriter, err error) {
+func (f *Facade) fail(w http.ResponseWriter, err error) {
 	own := new(runtime.HTTPStatusError)
 	if errors.As(err, &own) {
 		err = own.Err

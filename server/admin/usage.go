@@ -1,4 +1,4 @@
-package server
+package admin
 
 import (
 	"context"
@@ -22,37 +22,38 @@ const (
 	maxUsesRead = 200_000
 )
 
-// usage knows which configured secrets were last used, and when. The front records each use; what was used before the gateway
+// Usage knows which configured secrets were last used, and when. The front records each use; what was used before the gateway
 // was started stands in the log, which names with each notification the secret that verified it. Of several gateways on one
 // log, each knows what it verified itself, and what the log held when it started.
-type usage struct {
+type Usage struct {
 	log    *eventlog.Log
 	front  *webhook.Handler
 	logger *slog.Logger
 	since  atomic.Pointer[time.Time] // a use since then has been seen
 }
 
-func newUsage(log *eventlog.Log, front *webhook.Handler, logger *slog.Logger) *usage {
-	u := &usage{log: log, front: front, logger: logger}
+// NewUsage returns what knows of the uses from now on.
+func NewUsage(log *eventlog.Log, front *webhook.Handler, logger *slog.Logger) *Usage {
+	u := &Usage{log: log, front: front, logger: logger}
 	u.setSince(time.Now())
 	return u
 }
 
-func (u *usage) setSince(t time.Time) {
+func (u *Usage) setSince(t time.Time) {
 	t = t.UTC()
 	u.since.Store(&t)
 }
 
-// learn reads the log of the time before the gateway was started. It ends when every secret has been seen, when it has read
+// Learn reads the log of the time before the gateway was started. It ends when every secret has been seen, when it has read
 // enough, or with ctx.
-func (u *usage) learn(ctx context.Context) {
+func (u *Usage) Learn(ctx context.Context) {
 	if err := u.learnBack(ctx, time.Now().Add(-usesWindow)); err != nil && ctx.Err() == nil {
 		u.logger.Warn("the log could not be read for the uses of secrets before the start", "error", err)
 	}
 }
 
 // learnBack reads the log backwards, a stretch at a time. So it can end after any stretch, and knows the newest uses first.
-func (u *usage) learnBack(ctx context.Context, oldest time.Time) error {
+func (u *Usage) learnBack(ctx context.Context, oldest time.Time) error {
 	info, err := u.log.Info(ctx)
 	if err != nil {
 		return err
@@ -100,7 +101,7 @@ func (u *usage) learnBack(ctx context.Context, oldest time.Time) error {
 
 // learnStretch reads a part of the log. It returns when that begins, and how many notifications it holds; if something cannot be read, what,
 // and when what follows begins.
-func (u *usage) learnStretch(ctx context.Context, uses *webhook.Uses, begin, end eventlog.Cursor) (since time.Time, count int, gap, err error) {
+func (u *Usage) learnStretch(ctx context.Context, uses *webhook.Uses, begin, end eventlog.Cursor) (since time.Time, count int, gap, err error) {
 	for step, err := range u.log.Read(ctx, begin, eventlog.ReadOptions{Until: end, Pulse: time.Second}) {
 		switch {
 		case err != nil:
@@ -136,7 +137,7 @@ func allSeen(uses *webhook.Uses) bool {
 }
 
 // serve answers GET /secrets.
-func (u *usage) serve(w http.ResponseWriter, _ *http.Request) {
+func (u *Usage) serve(w http.ResponseWriter, _ *http.Request) {
 	type secret struct {
 		Account  string     `json:"account"`
 		Scheme   string     `json:"scheme"`

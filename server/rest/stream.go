@@ -1,4 +1,4 @@
-package server
+package rest
 
 import (
 	"bytes"
@@ -31,7 +31,7 @@ const (
 )
 
 // subscribe serves a subscription until it ends or the client is gone.
-func (f *rest) subscribe(w http.ResponseWriter, r *http.Request, _ map[string]string) {
+func (f *Facade) subscribe(w http.ResponseWriter, r *http.Request, _ map[string]string) {
 	events := negotiate(r.Header, []string{mediaNDJSON, mediaSSE}) == mediaSSE
 	request, err := subscribeRequest(r)
 	if err != nil {

@@ -1,10 +1,11 @@
-package server
+package config
 
 import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -22,7 +23,7 @@ import (
 	"github.com/linksgate/linksgate/server/webhook"
 )
 
-// problems collects everything that is wrong with a configuration, so that it can be mended in one go.
+// problems collects everything that is wrong with a configuration, so that it can be corrected in one go.
 type problems []error
 
 func (p *problems) add(where, format string, args ...any) {
@@ -69,19 +70,25 @@ func readRegular(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// built is a checked configuration, with everything that it names read.
-type built struct {
-	accounts   map[string]*webhook.Account
-	log        eventlog.Options
-	webhookTLS *tls.Config
-	grpcTLS    *tls.Config
-	restTLS    *tls.Config
-	proxies    []netip.Prefix
+// Checked is a configuration as it was found at one moment, checked, with everything that it names read.
+type Checked struct {
+	// Config with its defaults.
+	Config Config
+	// Settings are what can change while the gateway runs.
+	Settings webhook.Settings
+	// Log is how to open the log, but for a logger.
+	Log eventlog.Options
+	// WebhookTLS, GRPCTLS and RESTTLS are nil where there is none.
+	WebhookTLS, GRPCTLS, RESTTLS *tls.Config
+
+	err         error // why it cannot be used
+	fingerprint fingerprint
 }
 
-// settings are the part that can change while the gateway runs.
-func (b built) settings() webhook.Settings {
-	return webhook.Settings{Accounts: b.accounts, TrustedProxies: b.proxies}
+// Examine checks a configuration and reads what it names. The error has a line for each problem.
+func Examine(c Config) (Checked, error) {
+	found := examine(c)
+	return found, found.err
 }
 
 // shortestTimeout is less than what anything takes over a network: below it, a unit was mistaken.
@@ -89,7 +96,7 @@ const shortestTimeout = 10 * time.Millisecond
 
 // Check reports everything that is wrong with the configuration, secrets and certificates included, without opening anything.
 func (c Config) Check() error {
-	_, err := c.withDefaults().build(make(files))
+	_, err := Examine(c)
 	return err
 }
 
@@ -113,18 +120,20 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-func (c Config) build(f files) (built, error) {
+func (c Config) build(f files) (Checked, error) {
 	var p problems
-	b := built{accounts: make(map[string]*webhook.Account, len(c.Accounts)), log: c.Log.options(&p)}
+	b := Checked{
+		Config: c, Log: c.Log.options(&p), Settings: webhook.Settings{Accounts: make(map[string]*webhook.Account, len(c.Accounts))},
+	}
 	if len(c.Accounts) == 0 {
 		p.add("accounts", "none is configured, so nothing could be received")
 	}
-	for _, name := range sortedKeys(c.Accounts) {
-		b.accounts[name] = c.Accounts[name].build("accounts."+name, name, f, &p)
+	for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
+		b.Settings.Accounts[name] = c.Accounts[name].build("accounts."+name, name, f, &p)
 	}
-	b.webhookTLS = c.Webhook.TLS.build("webhook.tls", f, &p)
-	b.grpcTLS = c.GRPC.TLS.build("grpc.tls", f, &p)
-	b.restTLS = c.REST.TLS.build("rest.tls", f, &p)
+	b.WebhookTLS = c.Webhook.TLS.build("webhook.tls", f, &p)
+	b.GRPCTLS = c.GRPC.TLS.build("grpc.tls", f, &p)
+	b.RESTTLS = c.REST.TLS.build("rest.tls", f, &p)
 	for _, name := range c.REST.AllowedHosts {
 		if !allowedHost.MatchString(name) {
 			p.add("rest.allowed_hosts", "%q is not a host name such as gateway.example.com, without scheme and port", name)
@@ -134,7 +143,7 @@ func (c Config) build(f files) (built, error) {
 		(err != nil || address.Scheme != "http" && address.Scheme != "https" || address.Host == "") {
 		p.add("webhook.public_url", "%q is not a URL such as https://hooks.example.com", c.Webhook.PublicURL)
 	}
-	b.proxies = parseNetworks("webhook.trusted_proxies", c.Webhook.TrustedProxies, &p)
+	b.Settings.TrustedProxies = parseNetworks("webhook.trusted_proxies", c.Webhook.TrustedProxies, &p)
 	if c.Webhook.MaxBody > webhook.DefaultMaxBody {
 		p.add("webhook.max_body", "at most 256KiB: a notification must fit into one message of the log")
 	}
@@ -178,7 +187,7 @@ func (l Listen) check(p *problems) {
 	}
 }
 
-func (c LogConfig) options(p *problems) eventlog.Options {
+func (c Log) options(p *problems) eventlog.Options {
 	o := eventlog.Options{
 		Dir: c.Dir, URL: c.NATSURL, Credentials: c.NATSCredentialsFile, Replicas: c.Replicas,
 		NoSync: c.Fsync != nil && !*c.Fsync, MaxAge: orNever(c.MaxAge), MaxBytes: int64(c.MaxBytes),
@@ -207,7 +216,7 @@ var (
 	allowedHost = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$`)
 )
 
-func (c AccountConfig) build(where, name string, f files, p *problems) *webhook.Account {
+func (c Account) build(where, name string, f files, p *problems) *webhook.Account {
 	if !accountName.MatchString(name) {
 		p.add(where, "an account's name has 1 to 63 lower-case letters, digits and hyphens")
 	}
@@ -215,27 +224,27 @@ func (c AccountConfig) build(where, name string, f files, p *problems) *webhook.
 		Keys:  signature.Keyring{HMAC: make(map[string][]signature.Secret)},
 		Kinds: make(map[linksgatev1.Kind]webhook.KindPolicy),
 	}
-	for i, config := range c.MD5Secrets {
+	for i, cfg := range c.MD5Secrets {
 		where := fmt.Sprintf("%s.md5_secrets[%d]", where, i)
-		a.Keys.MD5 = appendSecret(a.Keys.MD5, config.read(where, f, p), where, p)
+		a.Keys.MD5 = appendSecret(a.Keys.MD5, cfg.read(where, f, p), where, p)
 	}
-	for i, config := range c.HMACKeys {
+	for i, cfg := range c.HMACKeys {
 		where := fmt.Sprintf("%s.hmac_keys[%d]", where, i)
-		if config.ID == "" || strings.Contains(config.ID, "/") {
+		if cfg.ID == "" || strings.Contains(cfg.ID, "/") {
 			p.add(where+".id", "must be set, without a slash: what stands before the slash in x-lf-signature")
 		}
-		a.Keys.HMAC[config.ID] = appendSecret(a.Keys.HMAC[config.ID], config.read(where, f, p), where, p)
+		a.Keys.HMAC[cfg.ID] = appendSecret(a.Keys.HMAC[cfg.ID], cfg.read(where, f, p), where, p)
 	}
-	for _, kindName := range sortedKeys(c.Kinds) {
+	for _, kindName := range slices.Sorted(maps.Keys(c.Kinds)) {
 		where := where + ".kinds." + kindName
 		kind, ok := payload.KindByName(kindName)
 		if !ok {
-			p.add(where, "no such kind; the kinds are %s", strings.Join(kindNames(), ", "))
+			p.add(where, "no such kind; the kinds are %s", strings.Join(payload.KindNames(payload.Kinds()), ", "))
 			continue
 		}
 		a.Kinds[kind] = c.Kinds[kindName].build(where, f, p)
 	}
-	if len(c.MD5Secrets)+len(c.HMACKeys) == 0 && !slices.ContainsFunc(sortedKeys(c.Kinds), func(kind string) bool {
+	if len(c.MD5Secrets)+len(c.HMACKeys) == 0 && !slices.ContainsFunc(slices.Sorted(maps.Keys(c.Kinds)), func(kind string) bool {
 		return c.Kinds[kind].Signature != "" && c.Kinds[kind].Signature != "required"
 	}) {
 		p.add(where, "has no md5_secrets and no hmac_keys, so every notification would be refused")
@@ -251,15 +260,7 @@ func appendSecret(secrets []signature.Secret, secret signature.Secret, where str
 	return append(secrets, secret)
 }
 
-func kindNames() []string {
-	var names []string
-	for _, kind := range payload.Kinds() {
-		names = append(names, payload.KindName(kind))
-	}
-	return names
-}
-
-func (c KindConfig) build(where string, f files, p *problems) webhook.KindPolicy {
+func (c Kind) build(where string, f files, p *problems) webhook.KindPolicy {
 	var policy webhook.KindPolicy
 	switch c.Signature {
 	case "", "required":
@@ -304,7 +305,7 @@ func parseNetworks(where string, texts []string, p *problems) []netip.Prefix {
 }
 
 // read fetches a secret. Errors never hold it.
-func (c SecretConfig) read(where string, f files, p *problems) signature.Secret {
+func (c Secret) read(where string, f files, p *problems) signature.Secret {
 	secret := signature.Secret{Name: c.Name}
 	switch {
 	case (c.File == "") == (c.Env == ""):
@@ -332,26 +333,26 @@ func (c SecretConfig) read(where string, f files, p *problems) signature.Secret 
 }
 
 // build reads the files of a TLS configuration. A nil one is none.
-func (c *TLSConfig) build(where string, f files, p *problems) *tls.Config {
+func (c *TLS) build(where string, f files, p *problems) *tls.Config {
 	if c == nil {
 		return nil
 	}
 	certificate, err := c.certificate(f)
 	p.check(where, err)
-	config := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	cfg := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
 	if c.ClientCAFile != "" {
 		pem, err := f.read(c.ClientCAFile)
 		p.check(where+".client_ca_file", err)
-		config.ClientCAs = x509.NewCertPool()
-		if err == nil && !config.ClientCAs.AppendCertsFromPEM(pem) {
+		cfg.ClientCAs = x509.NewCertPool()
+		if err == nil && !cfg.ClientCAs.AppendCertsFromPEM(pem) {
 			p.add(where+".client_ca_file", "%s holds no certificate", c.ClientCAFile)
 		}
-		config.ClientAuth = tls.RequireAndVerifyClientCert
+		cfg.ClientAuth = tls.RequireAndVerifyClientCert
 	}
-	return config
+	return cfg
 }
 
-func (c *TLSConfig) certificate(f files) (tls.Certificate, error) {
+func (c *TLS) certificate(f files) (tls.Certificate, error) {
 	certificate, err := f.read(c.CertFile)
 	if err != nil {
 		return tls.Certificate{}, err
@@ -361,13 +362,4 @@ func (c *TLSConfig) certificate(f files) (tls.Certificate, error) {
 		return tls.Certificate{}, err
 	}
 	return tls.X509KeyPair(certificate, key)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
 }
