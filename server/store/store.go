@@ -54,6 +54,8 @@ type Engine interface {
 	// Writable returns nil when a write would be tried, and ErrNoSpace, ErrUnavailable, ErrFailed or ErrClosed otherwise. It does
 	// not write.
 	Writable() error
+	// MaxEntry is the most that the data of one entry or value may have in this engine, at most [MaxEntry].
+	MaxEntry() int
 	// Durability says what a write that returned nil survives, in the words of the engine's own documentation: "fsync".
 	Durability() string
 	// Shared reports whether other gateways write to the same logs and tables.
@@ -76,7 +78,8 @@ type LogOptions struct {
 	MaxBytes int64
 }
 
-// Log is an append-only sequence of entries. Append has one caller at a time; everything else may be called concurrently.
+// Log is an append-only sequence of entries. Its methods may be called concurrently; entries that are appended at the same time get
+// their sequences in any order.
 type Log interface {
 	// ID identifies the log, among all logs: it is made up when the log is created, and stays. A copy has the same id.
 	ID() string
@@ -122,6 +125,13 @@ type Rewriter interface {
 	Rewrite(ctx context.Context, sequences []uint64, edit func(sequence uint64, data []byte) ([]byte, error)) error
 }
 
+// Keyed is a log that several gateways share, and that recognises what two of them append at the same time.
+type Keyed interface {
+	// AppendKeyed appends an entry as Append does, unless one with this key was appended a short time ago, by whichever gateway: then
+	// it returns that one, and true.
+	AppendKeyed(ctx context.Context, key, data []byte) (Entry, bool, error)
+}
+
 // Compactor is a table that can physically remove what is out of date.
 type Compactor interface {
 	// Compact returns nil when nothing that was out of date when it was called is in any file of the table.
@@ -131,7 +141,8 @@ type Compactor interface {
 // Entry is what a log stores under a sequence.
 type Entry struct {
 	Sequence uint64
-	// Time is when it was appended, by the engine's clock. It never decreases along a log.
+	// Time is when it was appended, by the engine's clock. It never decreases along a log. An engine elsewhere lets Append return
+	// the caller's own time.
 	Time time.Time
 	// Epoch is that of the opening of the log that appended it. Two copies of a log that both went on have different epochs
 	// from where they parted, with a probability of one in 2^32 to be the same.

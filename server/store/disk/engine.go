@@ -231,6 +231,9 @@ func (e *Engine) Durability() string {
 	return "fsync before each answer"
 }
 
+// MaxEntry implements [store.Engine].
+func (e *Engine) MaxEntry() int { return store.MaxEntry }
+
 // Shared implements [store.Engine].
 func (e *Engine) Shared() bool { return false }
 

@@ -246,7 +246,7 @@ func testKVBad(t *testing.T, f Fixture) {
 	}
 	_, err := kv.Put(t.Context(), string(bytes.Repeat([]byte("k"), store.MaxKey+1)), nil, store.Any)
 	wantError(t, "a long key", err, store.ErrTooLarge)
-	_, err = kv.Put(t.Context(), "k", make([]byte, store.MaxValue+1), store.Any)
+	_, err = kv.Put(t.Context(), "k", make([]byte, engine.MaxEntry()+1), store.Any)
 	wantError(t, "a large value", err, store.ErrTooLarge)
-	put(t, kv, string(bytes.Repeat([]byte("k"), store.MaxKey)), string(make([]byte, store.MaxValue)), store.Any)
+	put(t, kv, string(bytes.Repeat([]byte("k"), store.MaxKey)), string(make([]byte, engine.MaxEntry())), store.Any)
 }

@@ -20,6 +20,13 @@ type Fixture struct {
 	Crash func(t *testing.T, engine store.Engine)
 	// Bound is a bound on bytes that the engine can keep to, small enough that a test writes more.
 	Bound int64
+	// Approximate says that the times that Append returns are not those of the engine.
+	Approximate bool
+}
+
+// same reports whether two times are one and the same, as far as the engine says.
+func (f Fixture) same(a, b time.Time) bool {
+	return a.Equal(b) || f.Approximate && a.Sub(b).Abs() < 2*time.Second
 }
 
 // Run runs every test, each with a fixture of its own.
