@@ -28,11 +28,13 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
 	"github.com/linksgate/linksgate/server/group"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/rpc"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
+	"github.com/linksgate/linksgate/server/store/disk"
 	"github.com/linksgate/linksgate/server/webhook"
 )
 
@@ -76,16 +78,7 @@ func benchLog(b *testing.B) *eventlog.Log {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
-	log, err := eventlog.Open(b.Context(), eventlog.Options{Dir: dir})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := log.Close(); err != nil {
-			b.Error(err)
-		}
-	})
-	return log
+	return eventlogtest.OpenOn(b, disk.Options{Dir: dir}, eventlog.Options{IndexDir: filepath.Join(dir, "index")})
 }
 
 // benchFront serves the webhook front over a store and returns its address.
@@ -111,10 +104,7 @@ func listen(b *testing.B) net.Listener {
 // benchRPC serves a log and its groups over gRPC and returns its address.
 func benchRPC(b *testing.B, log *eventlog.Log) string {
 	b.Helper()
-	groups, err := group.New(log, slog.New(slog.DiscardHandler))
-	if err != nil {
-		b.Fatal(err)
-	}
+	groups := group.New(log, slog.New(slog.DiscardHandler))
 	s := rpc.New(rpc.Options{Log: log, Groups: groups})
 	listener := listen(b)
 	var serving sync.WaitGroup

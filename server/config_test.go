@@ -193,13 +193,21 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 		{"no time to send", func(c *config.Config) { c.GRPC.SendTimeout = config.Duration(9 * time.Millisecond) }, []string{"grpc.send_timeout: 9ms is too short"}},
 		{"no time to stop", func(c *config.Config) { c.DrainTimeout = 20 }, []string{"drain_timeout: 20ns is too short"}},
 		{"no time to stream", func(c *config.Config) { c.GRPC.MaxStreamAge = 3600 }, []string{"grpc.max_stream_age: 3.6µs is too short"}},
-		{"two logs", func(c *config.Config) { c.Log.NATSURL, c.Log.Fsync = "nats://localhost", nil }, []string{"log"}},
-		{"another's fsync", func(c *config.Config) { c.Log.Dir, c.Log.NATSURL, c.Log.Fsync = "", "nats://localhost", &noSync }, []string{"log", "sync"}},
-		{"replicas without cluster", func(c *config.Config) { c.Log.Replicas = 3 }, []string{"log", "NATS URL"}},
-		{"credentials without cluster", func(c *config.Config) { c.Log.NATSCredentialsFile = "a" }, []string{"log", "NATS URL"}},
+		{"two logs", func(c *config.Config) { c.Log.NATS, c.Log.Fsync = &config.NATS{URL: "nats://localhost"}, nil }, []string{"log.dir"}},
+		{"another's fsync", func(c *config.Config) {
+			c.Log.Dir, c.Log.NATS, c.Log.Fsync = "", &config.NATS{URL: "nats://localhost"}, &noSync
+		}, []string{"log.fsync", "sync_interval"}},
+		{"no cluster", func(c *config.Config) { c.Log = config.Log{NATS: &config.NATS{}} }, []string{"log.nats.url"}},
+		{"a password in the URL", func(c *config.Config) { c.Log = config.Log{NATS: &config.NATS{URL: "nats://a:b@localhost"}} }, []string{"log.nats.url", "password_file"}},
+		{"a user without a password", func(c *config.Config) {
+			c.Log = config.Log{NATS: &config.NATS{URL: "nats://localhost", User: "gateway"}}
+		}, []string{"log.nats.user"}},
+		{"no credentials", func(c *config.Config) {
+			c.Log = config.Log{NATS: &config.NATS{URL: "nats://localhost", CredentialsFile: "/nowhere"}}
+		}, []string{"log.nats.credentials_file"}},
 		{"too many replicas", func(c *config.Config) {
-			c.Log.Dir, c.Log.Fsync, c.Log.NATSURL, c.Log.Replicas = "", nil, "nats://localhost", 6
-		}, []string{"log", "6 replicas"}},
+			c.Log = config.Log{NATS: &config.NATS{URL: "nats://localhost", Replicas: 6}}
+		}, []string{"log.nats.replicas", "6"}},
 		{"hardly a log", func(c *config.Config) { c.Log.MaxBytes = 16<<20 - 1 }, []string{"log", "16 MiB"}},
 		{"no certificate", func(c *config.Config) { c.Webhook.TLS = &config.TLS{} }, []string{"webhook.tls"}},
 		{"certificate that is none", func(c *config.Config) { c.GRPC.TLS = &config.TLS{CertFile: text, KeyFile: text} }, []string{"grpc.tls"}},
@@ -247,7 +255,7 @@ func quietEnv(t *testing.T) server.Env {
 
 func TestAllProblemsAreToldAtOnce(t *testing.T) {
 	t.Parallel()
-	cfg, err := readConfig(t, "webhook: {max_body: 1MiB, max_requests: -1}\ngrpc: {max_streams: -1}\nlog: {replicas: 9}\naccounts: {A: {}}\n")
+	cfg, err := readConfig(t, "webhook: {max_body: 1MiB, max_requests: -1}\ngrpc: {max_streams: -1}\nlog: {max_bytes: 1MiB}\naccounts: {A: {}}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -319,7 +327,7 @@ func TestRunKeepsTheClusterPassword(t *testing.T) {
 		"bad port":     "nats://user:" + inlineSecret + "@localhost:port",
 	} {
 		cfg := testConfig(t)
-		cfg.Log = config.Log{NATSURL: url}
+		cfg.Log = config.Log{NATS: &config.NATS{URL: url}}
 		if err := server.Run(t.Context(), cfg, quietEnv(t)); err == nil || strings.Contains(err.Error(), inlineSecret) {
 			t.Errorf("%s: %v; want an error without the password", name, err)
 		}
@@ -386,9 +394,12 @@ func TestEverythingSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What belongs to an external NATS cluster excludes the directory.
+	// A NATS cluster excludes the directory.
 	complete := cfg
-	complete.Log.NATSURL, complete.Log.NATSCredentialsFile, complete.Log.Replicas = "set", "set", 1
+	complete.Log.NATS = &config.NATS{
+		URL: "set", CredentialsFile: "set", NKeyFile: "set", TokenFile: "set", User: "set", PasswordFile: "set", CAFile: "set", CertFile: "set",
+		KeyFile: "set", Prefix: "set", Domain: "set", PlacementTags: []string{"set"}, Replicas: 1,
+	}
 	checkSet(t, "", reflect.ValueOf(complete))
 	if err := cfg.Check(); err != nil {
 		t.Fatal(err)

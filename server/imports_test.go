@@ -20,23 +20,28 @@ var arrows = map[string][]string{
 	"server/payload":    {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
 	"server/store":      {},
 	"server/store/disk": {module + "server/store", "github.com/tidwall/btree"},
+	"server/store/nats": {module + "server/store", "github.com/nats-io/", "github.com/tidwall/btree"},
 	"server/dedup":      {},
 	"server/eventlog": {
-		module + "gen/", module + "server/dedup", module + "server/store", module + "server/store/disk", "google.golang.org/protobuf/", "github.com/nats-io/",
+		module + "gen/", module + "server/dedup", module + "server/store", "google.golang.org/protobuf/",
 	},
 	"server/webhook": {
 		module + "gen/", module + "server/eventlog", module + "server/jsondoc", module + "server/payload", module + "server/signature",
 		"google.golang.org/protobuf/", "github.com/prometheus/client_golang/", "golang.org/x/time/rate",
 	},
+	"server/cluster": {
+		module + "server/store", "github.com/nats-io/", "google.golang.org/protobuf/", "google.golang.org/grpc", "google.golang.org/grpc/",
+		"google.golang.org/genproto/googleapis/rpc/status",
+	},
 	"server/group": {module + "gen/", module + "server/eventlog", "google.golang.org/protobuf/"},
 	"server/rpc": {
-		module + "gen/", module + "server/eventlog", module + "server/group",
+		module + "gen/", module + "server/cluster", module + "server/eventlog", module + "server/group",
 		"google.golang.org/protobuf/", "google.golang.org/grpc", "google.golang.org/grpc/", "google.golang.org/genproto/googleapis/rpc/code",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "github.com/prometheus/client_golang/",
 	},
 	"server/config": {
-		module + "gen/", module + "server/eventlog", module + "server/payload", module + "server/signature", module + "server/webhook",
-		"github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/prometheus/client_golang/",
+		module + "gen/", module + "server/eventlog", module + "server/payload", module + "server/signature", module + "server/store/disk",
+		module + "server/store/nats", module + "server/webhook", "github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/prometheus/client_golang/",
 	},
 	"server/admin": {
 		module + "server/config", module + "server/eventlog", module + "server/group", module + "server/webhook",
@@ -50,12 +55,14 @@ var arrows = map[string][]string{
 
 // reserved says who alone may import what, of the packages under server.
 var reserved = map[string][]string{
-	"github.com/nats-io/":          {"server/eventlog"},
-	module + "server/store/disk":   {"server/eventlog"},
+	"github.com/nats-io/":          {"server/cluster", "server/store/nats"},
+	module + "server/store/disk":   {"server", "server/config", "server/doctor", "server/eventlog/eventlogtest"},
+	module + "server/store/nats":   {"server", "server/config"},
 	"google.golang.org/grpc/codes": {"server/rpc"},
 	module + "server/webhook":      {"server", "server/admin", "server/config"},
 	module + "server/group":        {"server", "server/admin", "server/rpc"},
 	module + "server/rpc":          {"server", "server/rest"},
+	module + "server/cluster":      {"server", "server/rpc"},
 	module + "server/config":       {"server", "server/admin", "server/faults"},
 	module + "server/rest":         {"server"},
 	module + "server/admin":        {"server"},

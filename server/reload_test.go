@@ -336,7 +336,7 @@ func TestABadConfigurationChangesNothing(t *testing.T) {
 	}
 	for i, tt := range []struct {
 		name, config string
-		problems  []string // parts of them, in order
+		problems     []string // parts of them, in order
 	}{
 		{"not YAML", head + "accounts: [", []string{"linksgate.yaml"}},
 		{"empty", "", []string{"linksgate.yaml"}},

@@ -19,14 +19,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 
 	"github.com/linksgate/linksgate/server/admin"
+	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/rest"
 	"github.com/linksgate/linksgate/server/rpc"
+	"github.com/linksgate/linksgate/server/store/disk"
+	"github.com/linksgate/linksgate/server/store/nats"
 	"github.com/linksgate/linksgate/server/webhook"
 )
 
@@ -95,8 +99,7 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 	}
 	defer func() { err = errors.Join(err, listeners.close()) }()
 
-	found.Log.Logger = env.Logger
-	log, err := eventlog.Open(ctx, found.Log)
+	log, shared, err := openLog(ctx, found, env.Logger)
 	if err != nil {
 		return err
 	}
@@ -104,11 +107,17 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 	if err := log.Err(); err != nil {
 		env.Logger.Warn("notifications are answered with 503 until the log can be written", "error", err)
 	}
-	groups, err := group.New(log, env.Logger)
-	if err != nil {
-		return err
+	groups := group.New(log, env.Logger)
+	var others *cluster.Cluster
+	if shared != nil {
+		if others, err = cluster.Open(ctx, cluster.Options{
+			Engine: shared, Conn: shared.Conn(), Prefix: shared.Prefix(), Groups: owned{groups, log.Groups()}, Logger: env.Logger,
+		}); err != nil {
+			return err
+		}
+		defer others.Close()
 	}
-	defer groups.Close()
+	defer groups.Close() // before what it had can be coordinated elsewhere
 
 	if env.Ready != nil {
 		what, err := serving(ctx, cfg, listeners, log)
@@ -117,16 +126,49 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 		}
 		env.Ready(what)
 	}
-	g, err := newGateway(found, log, groups, env)
+	g, err := newGateway(found, log, groups, others, env)
 	if err != nil {
 		return err
 	}
 	return g.run(ctx, listeners)
 }
 
+// owned are the groups of this gateway, as [cluster.Groups].
+type owned struct {
+	groups *group.Groups
+	stored *eventlog.Groups
+}
+
+func (o owned) Acquire(ctx context.Context, name string) error { return o.stored.Acquire(ctx, name) }
+
+func (o owned) Lose(name string) {
+	o.groups.Abandon(name)
+	o.stored.Release(name)
+}
+
+// openLog opens the log on the engine that the configuration says, and returns that if it is one that gateways share.
+func openLog(ctx context.Context, found config.Checked, logger *slog.Logger) (_ *eventlog.Log, shared *nats.Engine, err error) {
+	options := found.Log
+	options.Logger = logger
+	if found.NATS != nil {
+		found.NATS.Logger = logger
+		shared, err = nats.Open(ctx, *found.NATS)
+		options.Engine = shared
+	} else {
+		found.Disk.Logger = logger
+		options.Engine, err = disk.Open(ctx, *found.Disk)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("open log: %w", err)
+	}
+	log, err := eventlog.Open(ctx, options)
+	return log, shared, err
+}
+
 // gateway is the servers over one log, and what goes on beside them.
 type gateway struct {
 	log          *eventlog.Log
+	local        *grpc.ClientConn // for what other gateways pass on
 	webhook      *httpServer
 	rpc          *rpc.Server
 	facade       *rest.Facade
@@ -138,7 +180,7 @@ type gateway struct {
 	logger       *slog.Logger
 }
 
-func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups, env Env) (*gateway, error) {
+func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups, others *cluster.Cluster, env Env) (*gateway, error) {
 	cfg := started.Config
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -155,7 +197,7 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 	usage := admin.NewUsage(log, front, env.Logger)
 	quiet := slog.NewLogLogger(env.Logger.Handler(), slog.LevelDebug) // of net/http: what senders do wrong
 	services := rpc.New(rpc.Options{
-		Log: log, Reverify: front.Reverify, Groups: groups, MaxStreams: cfg.GRPC.MaxStreams, SendTimeout: time.Duration(cfg.GRPC.SendTimeout),
+		Log: log, Reverify: front.Reverify, Groups: groups, Cluster: others, MaxStreams: cfg.GRPC.MaxStreams, SendTimeout: time.Duration(cfg.GRPC.SendTimeout),
 		MaxStreamAge: time.Duration(cfg.GRPC.MaxStreamAge), TLS: started.GRPCTLS, Version: env.Version,
 		Logger: env.Logger, Metrics: registry,
 	})
@@ -163,8 +205,15 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 	if err != nil {
 		return nil, err
 	}
+	local, err := services.Connect()
+	if err == nil && others != nil {
+		err = others.Serve(local)
+	}
+	if err != nil {
+		return nil, err
+	}
 	return &gateway{
-		log: log,
+		log: log, local: local,
 		webhook: newHTTPServer(&http.Server{
 			Handler:           front,
 			TLSConfig:         started.WebhookTLS,
@@ -237,7 +286,7 @@ func (g *gateway) stop() {
 	if err := stopping.Wait(); err != nil {
 		g.logger.Warn("requests were cut off", "error", err)
 	}
-	_ = g.facade.Close()
+	_, _ = g.local.Close(), g.facade.Close()
 	_ = g.admin.stop(ctx)
 }
 
@@ -286,7 +335,7 @@ func serving(ctx context.Context, c config.Config, on listeners, log *eventlog.L
 		WebhookScheme: c.Webhook.TLS.Scheme(), RESTScheme: c.REST.TLS.Scheme(),
 		LogID: log.ID(), Log: info, Durability: log.Durability(), LogPlace: c.Log.Dir,
 	}
-	if c.Log.NATSURL != "" {
+	if c.Log.NATS != nil {
 		s.LogPlace = "NATS"
 	}
 	base := strings.TrimSuffix(c.Webhook.PublicURL, "/")

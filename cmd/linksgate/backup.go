@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/doctor"
 	"github.com/linksgate/linksgate/server/store/disk"
 )
 
@@ -57,8 +57,8 @@ func newRestoreCommand() *cobra.Command {
 				return usageError{fmt.Errorf("%s is not empty: restore to a new directory", args[1])}
 			}
 			progress := newTicker(cmd.ErrOrStderr())
-			summary, err := eventlog.Check(cmd.Context(), args[0], eventlog.CheckOptions{
-				Report:   func(p eventlog.Problem) { _, _ = io.WriteString(cmd.ErrOrStderr(), problemText(p)) },
+			summary, err := doctor.Check(cmd.Context(), args[0], doctor.Options{
+				Report:   func(p doctor.Problem) { _, _ = io.WriteString(cmd.ErrOrStderr(), problemText(p)) },
 				Progress: func(done, total int64) { progress.tell("checking: %d%%", 100*done/max(total, 1)) },
 			})
 			if err != nil {

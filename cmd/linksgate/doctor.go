@@ -6,9 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/linksgate/linksgate/server/doctor"
 	"github.com/spf13/cobra"
-
-	"github.com/linksgate/linksgate/server/eventlog"
 )
 
 const doctorLong = `Doctor reads everything in a gateway's data directory: every record batch, every
@@ -46,8 +45,8 @@ func newDoctorCommand() *cobra.Command {
 func (f *doctorFlags) run(cmd *cobra.Command, dir string) error {
 	out, progress := cmd.OutOrStdout(), newTicker(cmd.ErrOrStderr())
 	var printErr error
-	options := eventlog.CheckOptions{
-		Report: func(p eventlog.Problem) {
+	options := doctor.Options{
+		Report: func(p doctor.Problem) {
 			if f.json {
 				printErr = printJSON(out, jsonProblem(p))
 			} else {
@@ -56,7 +55,7 @@ func (f *doctorFlags) run(cmd *cobra.Command, dir string) error {
 		},
 		Progress: func(done, total int64) { progress.tell("reading: %d%%", 100*done/max(total, 1)) },
 	}
-	summary, err := eventlog.Check(cmd.Context(), dir, options)
+	summary, err := doctor.Check(cmd.Context(), dir, options)
 	if err != nil {
 		return usageError{err} // nothing is known about the log: not the same as a problem
 	}
@@ -74,7 +73,7 @@ func (f *doctorFlags) run(cmd *cobra.Command, dir string) error {
 }
 
 // problemText is a problem for a person.
-func problemText(p eventlog.Problem) string {
+func problemText(p doctor.Problem) string {
 	var b strings.Builder
 	b.WriteString(p.Store)
 	if p.First == p.Last {
@@ -101,7 +100,7 @@ func unitText(store string) string {
 }
 
 // periodText is when what a problem is about was written.
-func periodText(p eventlog.Problem) string {
+func periodText(p doctor.Problem) string {
 	switch after, before := timeText(p.After), timeText(p.Before); {
 	case p.After.IsZero() && p.Before.IsZero():
 		return ""
@@ -116,7 +115,7 @@ func periodText(p eventlog.Problem) string {
 	}
 }
 
-func summaryText(s eventlog.Summary) string {
+func summaryText(s doctor.Summary) string {
 	var b strings.Builder
 	if s.LogID != "" {
 		fmt.Fprintf(&b, "log         %s\n", s.LogID)
@@ -148,7 +147,7 @@ type problemJSON struct {
 	Meaning string     `json:"meaning"`
 }
 
-func jsonProblem(p eventlog.Problem) problemJSON {
+func jsonProblem(p doctor.Problem) problemJSON {
 	return problemJSON{Store: p.Store, File: p.File, First: p.First, Last: p.Last, Problem: p.What, Meaning: p.Meaning,
 		After: knownTime(p.After), Before: knownTime(p.Before)}
 }
@@ -167,7 +166,7 @@ type summaryJSON struct {
 	Problems          int        `json:"problems"`
 }
 
-func jsonSummary(s eventlog.Summary) summaryJSON {
+func jsonSummary(s doctor.Summary) summaryJSON {
 	return summaryJSON{s.LogID, s.Batches, s.Notifications, s.FirstSequence, s.LastSequence, knownTime(s.FirstWritten),
 		knownTime(s.LastWritten), s.QuarantineEntries, s.Groups, s.Parked, s.Problems}
 }

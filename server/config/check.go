@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,6 +21,8 @@ import (
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/signature"
+	"github.com/linksgate/linksgate/server/store/disk"
+	"github.com/linksgate/linksgate/server/store/nats"
 	"github.com/linksgate/linksgate/server/webhook"
 )
 
@@ -76,8 +79,10 @@ type Checked struct {
 	Config Config
 	// Settings are what can change while the gateway runs.
 	Settings webhook.Settings
-	// Log is how to open the log, but for a logger.
-	Log eventlog.Options
+	// Log is how to open the log, but for the engine and a logger. One of Disk and NATS, without a logger, says which engine.
+	Log  eventlog.Options
+	Disk *disk.Options
+	NATS *nats.Options
 	// WebhookTLS, GRPCTLS and RESTTLS are nil where there is none.
 	WebhookTLS, GRPCTLS, RESTTLS *tls.Config
 
@@ -107,7 +112,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Listen.Admin, "127.0.0.1:9091")
 	setDefault(&c.DrainTimeout, Duration(20*time.Second))
 	setDefault(&c.Webhook.ReadTimeout, Duration(10*time.Second))
-	if c.Log.NATSURL == "" {
+	if c.Log.NATS == nil {
 		setDefault(&c.Log.Dir, "linksgate-data")
 	}
 	return c
@@ -123,8 +128,9 @@ func setDefault[T comparable](field *T, value T) {
 func (c Config) build(f files) (Checked, error) {
 	var p problems
 	b := Checked{
-		Config: c, Log: c.Log.options(&p), Settings: webhook.Settings{Accounts: make(map[string]*webhook.Account, len(c.Accounts))},
+		Config: c, Settings: webhook.Settings{Accounts: make(map[string]*webhook.Account, len(c.Accounts))},
 	}
+	b.Log, b.Disk, b.NATS = c.Log.options(f, &p)
 	if len(c.Accounts) == 0 {
 		p.add("accounts", "none is configured, so nothing could be received")
 	}
@@ -187,16 +193,70 @@ func (l Listen) check(p *problems) {
 	}
 }
 
-func (c Log) options(p *problems) eventlog.Options {
+// options returns how to open the log, and one of the engines.
+func (c Log) options(f files, p *problems) (eventlog.Options, *disk.Options, *nats.Options) {
 	o := eventlog.Options{
-		Dir: c.Dir, URL: c.NATSURL, Credentials: c.NATSCredentialsFile, Replicas: c.Replicas,
-		NoSync: c.Fsync != nil && !*c.Fsync, MaxAge: orNever(c.MaxAge), MaxBytes: int64(c.MaxBytes),
-		DuplicateWindow: orNever(c.DuplicateWindow), MinFree: int64(c.MinFree),
+		MaxAge: orNever(c.MaxAge), MaxBytes: int64(c.MaxBytes), DuplicateWindow: orNever(c.DuplicateWindow),
 		QuarantineBytes: int64(c.QuarantineBytes), QuarantineAge: time.Duration(c.QuarantineAge),
 		ParkedBytes: int64(c.ParkedBytes), ParkedAge: time.Duration(c.ParkedAge),
 	}
 	p.check("log", o.Check())
-	return o
+	if c.NATS == nil {
+		o.IndexDir = filepath.Join(c.Dir, "index")
+		return o, &disk.Options{Dir: c.Dir, NoSync: c.Fsync != nil && !*c.Fsync, MinFree: int64(c.MinFree)}, nil
+	}
+	if c.Dir != "" {
+		p.add("log.dir", "excludes log.nats: a log is stored on this machine's disk or in a NATS cluster")
+	}
+	if c.Fsync != nil {
+		p.add("log.fsync", "is the NATS cluster's own setting (sync_interval in nats.conf), it has no effect here")
+	}
+	return o, nil, c.NATS.options(f, p)
+}
+
+var natsPrefix = regexp.MustCompile(`^[A-Za-z0-9-]{1,32}$`)
+
+func (c *NATS) options(f files, p *problems) *nats.Options {
+	if c.URL == "" {
+		p.add("log.nats.url", "must name the servers, such as nats://n1:4222,nats://n2:4222")
+	}
+	if strings.Contains(c.URL, "@") {
+		p.add("log.nats.url", "must have no user and password: write them to user and password_file")
+	}
+	if c.Replicas < 0 || c.Replicas > 5 {
+		p.add("log.nats.replicas", "%d: from 1 to 5 are possible", c.Replicas)
+	}
+	if c.Prefix != "" && !natsPrefix.MatchString(c.Prefix) {
+		p.add("log.nats.prefix", "%q must have 1 to 32 letters, digits and hyphens", c.Prefix)
+	}
+	identities := 0
+	for _, one := range []struct{ where, path string }{
+		{"credentials_file", c.CredentialsFile}, {"nkey_file", c.NKeyFile}, {"token_file", c.TokenFile}, {"password_file", c.PasswordFile},
+		{"ca_file", c.CAFile}, {"cert_file", c.CertFile}, {"key_file", c.KeyFile},
+	} {
+		if one.path == "" {
+			continue
+		}
+		if one.where != "ca_file" && one.where != "cert_file" && one.where != "key_file" {
+			identities++
+		}
+		_, err := f.read(one.path)
+		p.check("log.nats."+one.where, err)
+	}
+	if identities > 1 {
+		p.add("log.nats", "only one of credentials_file, nkey_file, token_file and password_file can be used")
+	}
+	if (c.User == "") != (c.PasswordFile == "") {
+		p.add("log.nats.user", "user and password_file need each other")
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		p.add("log.nats.cert_file", "cert_file and key_file need each other")
+	}
+	return &nats.Options{
+		URL: c.URL, CredentialsFile: c.CredentialsFile, NKeyFile: c.NKeyFile, TokenFile: c.TokenFile, User: c.User,
+		PasswordFile: c.PasswordFile, CAFile: c.CAFile, CertFile: c.CertFile, KeyFile: c.KeyFile, Prefix: c.Prefix, Domain: c.Domain,
+		PlacementTags: c.PlacementTags, Replicas: c.Replicas,
+	}
 }
 
 // orNever gives a duration that was left out as 0, which means the default, and one that is 0 as negative, which means never.

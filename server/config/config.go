@@ -46,18 +46,14 @@ type Listen struct {
 
 // Log says where the log is and how much it retains.
 type Log struct {
-	// Dir is the directory of the embedded log. Default linksgate-data. Excludes NATSURL.
+	// Dir is the directory of a log on this machine's disk. Default linksgate-data. Excludes NATS.
 	Dir string `yaml:"dir"`
-	// NATSURL is an external NATS cluster with JetStream to keep the log in.
-	NATSURL string `yaml:"nats_url"`
-	// NATSCredentialsFile is a NATS credentials file for it.
-	NATSCredentialsFile string `yaml:"nats_credentials_file"`
-	// Replicas of the log in the NATS cluster, 1 to 5. Default 3.
-	Replicas int `yaml:"replicas"`
-	// Fsync before each answer; only for the embedded log. Default true. With false, a crash of the machine loses
-	// notifications that were answered with 200.
+	// NATS is a cluster to store the log in, which several gateways share.
+	NATS *NATS `yaml:"nats"`
+	// Fsync before each answer; only with Dir. Default true. With false, a crash of the machine loses notifications that were
+	// answered with 200.
 	Fsync *bool `yaml:"fsync"`
-	// MaxAge of notifications, such as 30d or 12h. Default 30d; 0 keeps them for ever.
+	// MaxAge of notifications, such as 30d or 12h. Default 30d; 0: unlimited.
 	MaxAge *Duration `yaml:"max_age"`
 	// DuplicateWindow is how long copies of a notification are recognised. Default 24h; 0 turns it off.
 	DuplicateWindow *Duration `yaml:"duplicate_window"`
@@ -71,6 +67,31 @@ type Log struct {
 	ParkedAge   Duration `yaml:"parked_age"`
 	// MaxBytes on disk; the oldest notifications go first. Such as 10GiB, the default. At least 16MiB.
 	MaxBytes Size `yaml:"max_bytes"`
+}
+
+// NATS is a NATS cluster with JetStream.
+type NATS struct {
+	// URL of its servers, such as nats://n1:4222,nats://n2:4222. Required.
+	URL string `yaml:"url"`
+	// CredentialsFile is a file of credentials (.creds), NKeyFile one with the seed of an nkey, TokenFile one with a token,
+	// PasswordFile one with the password of User. At most one of the four.
+	CredentialsFile string `yaml:"credentials_file"`
+	NKeyFile        string `yaml:"nkey_file"`
+	TokenFile       string `yaml:"token_file"`
+	User            string `yaml:"user"`
+	PasswordFile    string `yaml:"password_file"`
+	// CAFile is trusted instead of the system's authorities. CertFile and KeyFile are a client certificate.
+	CAFile   string `yaml:"ca_file"`
+	CertFile string `yaml:"cert_file"`
+	KeyFile  string `yaml:"key_file"`
+	// Prefix of all subjects, and in capitals of all streams. Default linksgate.
+	Prefix string `yaml:"prefix"`
+	// Domain is the JetStream domain. Default: none.
+	Domain string `yaml:"domain"`
+	// PlacementTags are those that the servers which store anything must have. Default: none.
+	PlacementTags []string `yaml:"placement_tags"`
+	// Replicas of everything, 1 to 5. Default 3.
+	Replicas int `yaml:"replicas"`
 }
 
 // Webhook is about the HTTP side.

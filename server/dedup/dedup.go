@@ -51,6 +51,7 @@ type Index struct {
 	order  []stored       // mu; by time of storing, oldest first
 	claims map[Key]*claim // mu
 	fresh  run            // mu; learnt and in no file
+	whole  bool           // mu; all that was missing was learnt, so that the oldest keys are those that come first
 }
 
 // stored is a key that was stored at a sequence.
@@ -158,7 +159,9 @@ func (x *Index) learn(one stored) {
 	}
 	x.stored[one.key] = one.sequence
 	x.order = append(x.order, one)
-	x.forget(time.Unix(0, one.written))
+	if x.whole {
+		x.forget(time.Unix(0, one.written))
+	}
 }
 
 // forget removes the keys that the window or the bound leaves behind. The caller holds mu.

@@ -129,6 +129,7 @@ func TestWindowExpires(t *testing.T) {
 
 func TestIndexIsBounded(t *testing.T) {
 	d := New(time.Hour)
+	d.Complete()
 	now := time.Now()
 	const over = 1000
 	for n := range uint64(MaxKeys + over) {

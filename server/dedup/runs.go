@@ -109,11 +109,20 @@ func (x *Index) Missing(first, last uint64) (missing []Range) {
 	return slices.DeleteFunc(missing, func(r Range) bool { return r.First > r.Last })
 }
 
-// Complete says that all that was missing was learnt.
+// Full reports whether there are as many keys as there may be: what is missing of older ones would be forgotten.
+func (x *Index) Full() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.order) >= MaxKeys
+}
+
+// Complete says that all that was missing was learnt, or that what was not would be forgotten.
 func (x *Index) Complete() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.sort()
+	x.whole = true
+	x.forget(time.Now())
 	x.runs.known = nil
 }
 

@@ -30,13 +30,17 @@ func (l *Log) Append(ctx context.Context, n *linksgatev1.Notification) (Position
 	if err != nil {
 		return Position{}, err
 	}
-	write := func() (Position, error) { return l.writer.append(ctx, data) }
 	var position Position
 	copied := false
 	if key, ok := l.keyOf(n); ok {
-		position, copied, err = l.once(ctx, key, write)
+		elsewhere := false
+		position, copied, err = l.once(ctx, key, func() (position Position, err error) {
+			position, elsewhere, err = l.appendOnce(ctx, key[:], data)
+			return position, err
+		})
+		copied = copied || elsewhere
 	} else {
-		position, err = write()
+		position, err = l.writer.append(ctx, data)
 	}
 	if copied {
 		l.writer.stats.Duplicates.Add(1)
@@ -45,6 +49,28 @@ func (l *Log) Append(ctx context.Context, n *linksgatev1.Notification) (Position
 		return Position{}, fmt.Errorf("append: %w", err)
 	}
 	return position, nil
+}
+
+// appendOnce appends a marshalled notification, unless another gateway has appended one with this key a short time ago.
+func (l *Log) appendOnce(ctx context.Context, key, data []byte) (_ Position, copied bool, err error) {
+	keyed, ok := l.store.(store.Keyed)
+	if !ok {
+		position, err := l.writer.append(ctx, data)
+		return position, false, err
+	}
+	if err := l.usable(); err != nil {
+		return Position{}, false, err
+	}
+	batch := appendFramed(nil, data)
+	entry, copied, err := keyed.AppendKeyed(ctx, key, batch)
+	if err != nil {
+		l.writer.failed(l.storeError(err))
+		return Position{}, false, l.storeError(err)
+	}
+	if !copied {
+		l.writer.succeeded(entry, batch, 1)
+	}
+	return Position{Stream: entry.Sequence}, copied, nil
 }
 
 // marshal marshals a notification if it fits into a record.
@@ -59,7 +85,7 @@ func marshal(n *linksgatev1.Notification) ([]byte, error) {
 	return data, nil
 }
 
-// writer is the one writer of a log.
+// writer writes what is handed to Append.
 type writer struct {
 	log   *Log
 	queue chan *waitingAppend
@@ -148,9 +174,15 @@ func (w *writer) append(ctx context.Context, data []byte) (Position, error) {
 // close stops the intake. run ends when what is queued has been written.
 func (w *writer) close() { w.closeOnce.Do(func() { close(w.closing) }) }
 
-// run writes batches until the writer is closed and its queue is empty.
+// sharedBatches is how many batches are under way at once to a log elsewhere, so that distance costs no throughput.
+const sharedBatches = 8
+
+// run writes batches until the writer is closed and its queue is empty: one at a time, or some to a log elsewhere.
 func (w *writer) run() {
+	var writing sync.WaitGroup
 	defer close(w.done)
+	defer writing.Wait()
+	room := make(chan struct{}, sharedBatches)
 	var next *waitingAppend // did not fit into the previous batch
 	for {
 		if next == nil {
@@ -165,8 +197,17 @@ func (w *writer) run() {
 			}
 		}
 		var batch []*waitingAppend
+		if !w.log.shared() {
+			batch, next = w.gather(next)
+			w.write(batch)
+			continue
+		}
+		room <- struct{}{}
 		batch, next = w.gather(next)
-		w.write(batch)
+		writing.Go(func() {
+			defer func() { <-room }()
+			w.write(batch)
+		})
 	}
 }
 
@@ -207,17 +248,25 @@ func (w *writer) write(waiting []*waitingAppend) {
 	}
 	entry, err := w.store(data)
 	if err != nil {
-		w.stats.Failures.Add(1)
-		w.failure.Store(&failure{err, time.Now()})
+		w.failed(err)
 	} else {
-		w.log.tail.stored(entry, data)
-		w.stats.stored(len(waiting), len(data))
-		if w.failure.Load() != nil {
-			w.failure.Store(nil)
-		}
+		w.succeeded(entry, data, len(waiting))
 	}
 	for i, one := range waiting {
 		one.result <- appendResult{Position{Stream: entry.Sequence, Index: i}, err}
+	}
+}
+
+func (w *writer) failed(err error) {
+	w.stats.Failures.Add(1)
+	w.failure.Store(&failure{err, time.Now()})
+}
+
+func (w *writer) succeeded(entry store.Entry, data []byte, notifications int) {
+	w.log.tail.stored(entry, data)
+	w.stats.stored(notifications, len(data))
+	if w.failure.Load() != nil {
+		w.failure.Store(nil)
 	}
 }
 

@@ -3,7 +3,6 @@ package eventlog
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"time"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -11,8 +10,8 @@ import (
 	"github.com/linksgate/linksgate/server/store"
 )
 
-// maxRebuildBatches bounds how much of the log is read to know the keys of the window.
-const maxRebuildBatches = 1_000_000
+// rebuildBatches is how many record batches are read at a time to know their keys, from the newest back to older ones.
+const rebuildBatches = 1024
 
 // openDuplicates makes the index of duplicates, from its files and from what they leave to be read of the log up to where the tail begins.
 // The tail, which the writer and other gateways feed, keeps it current. Two copies that reach two gateways at the same moment are both
@@ -21,11 +20,11 @@ func (l *Log) openDuplicates(ctx context.Context, info store.Info) error {
 	if l.options.DuplicateWindow == 0 {
 		return nil
 	}
-	if l.shared() {
+	if l.options.IndexDir == "" {
 		l.duplicates = dedup.New(l.options.DuplicateWindow)
 	} else {
 		var err error
-		l.duplicates, err = dedup.Open(filepath.Join(l.options.Dir, "index"), l.store.ID(), l.options.DuplicateWindow, func(batch uint64) (uint32, bool) {
+		l.duplicates, err = dedup.Open(l.options.IndexDir, l.store.ID(), l.options.DuplicateWindow, func(batch uint64) (uint32, bool) {
 			epoch, known := l.epochs.at(batch)
 			return epoch, known && batch < info.Next
 		})
@@ -38,12 +37,15 @@ func (l *Log) openDuplicates(ctx context.Context, info store.Info) error {
 		return err
 	}
 	until := l.tail.headInfo().position.Stream
-	if until > maxRebuildBatches {
-		from = max(from, until-maxRebuildBatches)
-	}
-	for _, missing := range l.duplicates.Missing(from, until) {
-		if err := l.learnRange(ctx, missing); err != nil {
+	missing := l.duplicates.Missing(from, until)
+	for len(missing) > 0 && !l.duplicates.Full() {
+		newest := &missing[len(missing)-1]
+		part := dedup.Range{First: max(newest.First, newest.Last-min(newest.Last, rebuildBatches-1)), Last: newest.Last}
+		if err := l.learnRange(ctx, part); err != nil {
 			return err
+		}
+		if newest.Last = part.First - 1; part.First == newest.First {
+			missing = missing[:len(missing)-1]
 		}
 	}
 	l.duplicates.Complete()

@@ -32,7 +32,7 @@ func checkStored(t *testing.T, l *Log, want int) {
 }
 
 func TestConcurrentCopiesAreStoredOnce(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	const copies = 100
 	positions := make([]Position, copies)
 	var group sync.WaitGroup
@@ -58,7 +58,7 @@ func TestConcurrentCopiesAreStoredOnce(t *testing.T) {
 }
 
 func TestOnlyTheSameAccountKindAndKeyAreCopies(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	different := []*linksgatev1.Notification{
 		keyed("acme", linksgatev1.Kind_KIND_CUBE, "key"),
 		keyed("acme", linksgatev1.Kind_KIND_CUBE, "other key"),
@@ -84,7 +84,7 @@ func TestOnlyTheSameAccountKindAndKeyAreCopies(t *testing.T) {
 }
 
 func TestWithoutAKeyNothingIsACopy(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	for range 5 {
 		mustAppend(t, l, keyed("acme", linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, ""))
 	}
@@ -92,7 +92,7 @@ func TestWithoutAKeyNothingIsACopy(t *testing.T) {
 }
 
 func TestWindowCanBeTurnedOff(t *testing.T) {
-	l := openLog(t, Options{NoSync: true, DuplicateWindow: -1})
+	l := openLog(t, onDisk{NoSync: true, DuplicateWindow: -1})
 	for range 3 {
 		mustAppend(t, l, keyed("acme", linksgatev1.Kind_KIND_CUBE, "key"))
 	}
@@ -102,7 +102,7 @@ func TestWindowCanBeTurnedOff(t *testing.T) {
 // The index is made from the log, by the tail reader for what is in its window and by a reading for what is before that.
 func TestIndexIsRebuiltFromTheLog(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, Options{Dir: dir, NoSync: true})
+	l := openLog(t, onDisk{Dir: dir, NoSync: true})
 	first := make(map[string]Position)
 	const count = preload + 200
 	for n := range count {
@@ -113,7 +113,7 @@ func TestIndexIsRebuiltFromTheLog(t *testing.T) {
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
 		}
-		l = openLog(t, Options{Dir: dir, NoSync: true})
+		l = openLog(t, onDisk{Dir: dir, NoSync: true})
 		for key, want := range first {
 			if got := mustAppend(t, l, keyed("acme", linksgatev1.Kind_KIND_CUBE, key)); got != want {
 				t.Fatalf("the copy of %s got %v after the log was opened again, want %v", key, got, want)

@@ -68,9 +68,9 @@ func (e *erasures) set(iccid string, through uint64) {
 	e.count.Store(int32(len(e.pending)))
 }
 
-// openErasures implements [backend].
-func (t *tables) openErasures(ctx context.Context, l *Log) error {
-	kv, err := t.engine.OpenKV(ctx, "erasures", store.KVOptions{})
+// openErasures opens what is to be erased.
+func (l *Log) openErasures(ctx context.Context) error {
+	kv, err := l.engine.OpenKV(ctx, "erasures", store.KVOptions{})
 	if err != nil {
 		return err
 	}
@@ -120,15 +120,11 @@ func (l *Log) Erase(ctx context.Context, iccid string, dryRun bool) (Erased, err
 		l.tail.forget()
 	}
 	var err error
-	if q, ok := l.quarantine.store.(*quarantineTable); ok {
-		if erased.Quarantined, err = l.eraseFrom(ctx, q.kv, iccid, entryPrefix, dryRun); err != nil {
-			return erased, err
-		}
+	if erased.Quarantined, err = l.eraseFrom(ctx, l.quarantine.kv, iccid, entryPrefix, dryRun); err != nil {
+		return erased, err
 	}
-	if g, ok := l.groups.(*tableGroups); ok {
-		if erased.Parked, err = l.eraseFrom(ctx, g.parked, iccid, "", dryRun); err != nil {
-			return erased, err
-		}
+	if erased.Parked, err = l.eraseFrom(ctx, l.groups.parked, iccid, "", dryRun); err != nil {
+		return erased, err
 	}
 	if !dryRun {
 		select {
@@ -235,7 +231,7 @@ func (l *Log) eraseAll(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, kv := range []store.KV{l.quarantine.store.(*quarantineTable).kv, l.groups.(*tableGroups).parked} {
+	for _, kv := range []store.KV{l.quarantine.kv, l.groups.parked} {
 		if compactor, ok := kv.(store.Compactor); ok {
 			if err := compactor.Compact(ctx); err != nil {
 				return err

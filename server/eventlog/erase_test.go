@@ -13,7 +13,7 @@ import (
 )
 
 // onDisk counts the files below a directory that have a text in them.
-func onDisk(t *testing.T, dir, text string) (count int) {
+func filesWith(t *testing.T, dir, text string) (count int) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -37,7 +37,7 @@ func onDisk(t *testing.T, dir, text string) (count int) {
 // What is erased cannot be read when Erase returns, in any way, also after a kill; it is in no file a little later, its places are told as
 // gaps, and nothing else is missing. What comes later is kept.
 func TestErasedIsUnreadableAndGone(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	const total = 100
 	appendAll(t, l, 0, total, 8)
 	const iccid = "8944000000000000003" // of every tenth
@@ -59,7 +59,7 @@ func TestErasedIsUnreadableAndGone(t *testing.T) {
 	if got, err := l.Erase(t.Context(), iccid, true); err != nil || got != want {
 		t.Errorf("dry run: %+v %v, want %+v", got, err, want)
 	}
-	if onDisk(t, l.options.Dir, iccid) == 0 {
+	if filesWith(t, dirOf(l), iccid) == 0 {
 		t.Error("the dry run has removed something")
 	}
 	if got, err := l.Erase(t.Context(), iccid, false); err != nil || got != want {
@@ -106,9 +106,9 @@ func TestErasedIsUnreadableAndGone(t *testing.T) {
 	}
 	check(l, 0)
 	check(killed(t, l), 0)
-	for end := time.Now().Add(20 * time.Second); onDisk(t, l.options.Dir, iccid) > 0; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); filesWith(t, dirOf(l), iccid) > 0; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d files have it still", onDisk(t, l.options.Dir, iccid))
+			t.Fatalf("%d files have it still", filesWith(t, dirOf(l), iccid))
 		}
 	}
 	check(l, 0)

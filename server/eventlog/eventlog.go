@@ -91,8 +91,6 @@ var (
 	ErrGroupChanged = errors.New("changed by somebody else at the same time")
 	// ErrTooManyGroups: there are MaxGroups groups.
 	ErrTooManyGroups = errors.New("too many groups")
-	// ErrNoPeer: the gateway does not exist, or does not any more.
-	ErrNoPeer = errors.New("no such gateway")
 )
 
 // Durability says when a notification counts as durable.
@@ -124,18 +122,10 @@ func (d Durability) String() string {
 
 // Options configure a log. The zero value of a field means its default.
 type Options struct {
-	// Dir is the directory of the embedded log. It is created if missing, and locked while open: one process at a time.
-	// Excludes URL.
-	Dir string
-	// URL is the address of an external NATS cluster with JetStream, such as nats://n1:4222,nats://n2:4222.
-	// Excludes Dir and NoSync.
-	URL string
-	// Credentials is the path of a NATS credentials file. Only with URL.
-	Credentials string
-	// Replicas of the stream, 1 to 5. Only with URL; default 3.
-	Replicas int
-	// NoSync leaves syncing to the operating system. A crash of the machine then loses what was answered last.
-	NoSync bool
+	// Engine stores everything. Required. The log owns it from when [Open] is called, also when that fails.
+	Engine store.Engine
+	// IndexDir is a directory for what can be made again from the log, so that a start need not read it. Default: none, memory only.
+	IndexDir string
 	// MaxAge after which notifications are deleted; default 30 days, negative: never.
 	MaxAge time.Duration
 	// MaxBytes on disk above which the oldest notifications are deleted; default 10 GiB, at least MinMaxBytes.
@@ -143,9 +133,6 @@ type Options struct {
 	// DuplicateWindow is how long a notification with a duplicate key keeps copies of it out; default 24 hours, negative: copies
 	// are not looked for. The index is bounded to the newest 500,000 keys, in some 60 MiB of memory.
 	DuplicateWindow time.Duration
-	// MinFree is the free space on the disk, in bytes, below which nothing is written any more; default 512 MiB, negative: none.
-	// A disk that is full stops the engine for good; one that is nearly full is waited for. Only with Dir.
-	MinFree int64
 	// QuarantineBytes bounds the quarantine on disk; default 256 MiB, at least MinMaxBytes.
 	QuarantineBytes int64
 	// QuarantineAge after which quarantine entries are deleted; default 30 days.
@@ -166,27 +153,17 @@ const (
 	DefaultMaxBytes        = 10 << 30
 	MinMaxBytes            = 16 << 20
 	DefaultDuplicateWindow = 24 * time.Hour
-	DefaultMinFree         = 512 << 20
 	DefaultQuarantineBytes = 256 << 20
 	DefaultQuarantineAge   = 30 * 24 * time.Hour
 	DefaultParkedBytes     = 256 << 20
 	DefaultParkedAge       = 30 * 24 * time.Hour
 	defaultWindowBytes     = 32 << 20
-	defaultReplicas        = 3
 	minAge                 = time.Minute
 )
 
 // Check reports whether the options can be used together.
 func (o Options) Check() error {
 	switch {
-	case (o.Dir == "") == (o.URL == ""):
-		return errors.New("exactly one of a directory and a NATS URL must be given")
-	case o.URL != "" && o.NoSync:
-		return errors.New("syncing is the NATS cluster's own setting, it cannot be turned off here")
-	case o.URL == "" && (o.Credentials != "" || o.Replicas != 0):
-		return errors.New("credentials and replicas need a NATS URL")
-	case o.Replicas < 0 || o.Replicas > 5:
-		return fmt.Errorf("%d replicas: from 1 to 5 are possible", o.Replicas)
 	case o.MaxBytes != 0 && o.MaxBytes < MinMaxBytes:
 		return fmt.Errorf("a retention size of %d bytes is too small: at least 16 MiB are needed", o.MaxBytes)
 	case o.MaxAge > 0 && o.MaxAge < minAge, o.QuarantineAge != 0 && o.QuarantineAge < minAge,
@@ -206,18 +183,11 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.MaxBytes, DefaultMaxBytes)
 	setDefault(&o.DuplicateWindow, DefaultDuplicateWindow)
 	o.DuplicateWindow = max(o.DuplicateWindow, 0)
-	setDefault(&o.MinFree, DefaultMinFree)
 	setDefault(&o.QuarantineBytes, DefaultQuarantineBytes)
 	setDefault(&o.QuarantineAge, DefaultQuarantineAge)
 	setDefault(&o.ParkedBytes, DefaultParkedBytes)
 	setDefault(&o.ParkedAge, DefaultParkedAge)
 	setDefault(&o.WindowBytes, defaultWindowBytes)
-	if o.Replicas == 0 {
-		o.Replicas = 1
-		if o.URL != "" {
-			o.Replicas = defaultReplicas
-		}
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -234,7 +204,7 @@ func setDefault[T comparable](field *T, value T) {
 // Log is an open log. Its methods may be called concurrently.
 type Log struct {
 	options Options
-	backend backend
+	engine  store.Engine
 	store   store.Log
 	id      logID
 	epochs  epochs
@@ -244,30 +214,13 @@ type Log struct {
 
 	duplicates *dedup.Index // nil: copies are not looked for
 	quarantine *Quarantine
-	groups     Groups
+	groups     *Groups
 	erasures   erasures
 
 	background sync.WaitGroup     // the writer's and the tail's goroutines
 	stop       context.CancelFunc // ends the tail
 	closeOnce  sync.Once
 	closeErr   error // set by closeOnce
-}
-
-// backend is where a log and what belongs to it is stored.
-type backend interface {
-	// openLog opens the log itself, and returns its id.
-	openLog(ctx context.Context) (store.Log, logID, error)
-	// openQuarantine and openGroups open what is stored beside it.
-	openQuarantine(ctx context.Context, l *Log) (quarantineStore, error)
-	openGroups(ctx context.Context, l *Log) (Groups, error)
-	// openErasures opens what is to be erased, if that can be.
-	openErasures(ctx context.Context, l *Log) error
-	// writable returns nil when a write would be tried, as [store.Engine.Writable] does.
-	writable() error
-	// failed is closed when nothing can be written any more, which cause then explains.
-	failed() <-chan struct{}
-	cause() error
-	close() error
 }
 
 // frozen is the state of a log that can no longer be written. It is set once.
@@ -297,33 +250,19 @@ func Open(ctx context.Context, options Options) (*Log, error) {
 	if err := options.Check(); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
-	options = options.withDefaults()
-	backend, err := openBackend(ctx, options)
+	l, err := open(ctx, options.withDefaults())
 	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	l, err := open(ctx, options, backend)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open log: %w", err), backend.close())
+		return nil, errors.Join(fmt.Errorf("open log: %w", err), options.Engine.Close())
 	}
 	return l, nil
 }
 
-func openBackend(ctx context.Context, options Options) (backend, error) {
-	if options.URL != "" {
-		return connectNATS(options)
-	}
-	return openTables(ctx, options)
-}
-
-func open(ctx context.Context, options Options, backend backend) (*Log, error) {
-	stored, id, err := backend.openLog(ctx)
+func open(ctx context.Context, options Options) (*Log, error) {
+	stored, err := options.Engine.OpenLog(ctx, "log", store.LogOptions{MaxAge: options.MaxAge, MaxBytes: options.MaxBytes})
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{
-		options: options, backend: backend, store: stored, id: id,
-	}
+	l := &Log{options: options, engine: options.Engine, store: stored, id: shortID(stored.ID())}
 	l.frozen.done = make(chan struct{})
 	info, err := stored.Info(ctx)
 	if err != nil {
@@ -338,15 +277,13 @@ func open(ctx context.Context, options Options, backend backend) (*Log, error) {
 	if err := l.tail.catchUp(ctx); err != nil {
 		return nil, fmt.Errorf("read the end of the log: %w", err)
 	}
-	refused, err := backend.openQuarantine(ctx, l)
-	if err != nil {
+	if l.quarantine, err = openQuarantine(ctx, l); err != nil {
 		return nil, err
 	}
-	l.quarantine = newQuarantine(l, refused)
-	if l.groups, err = backend.openGroups(ctx, l); err != nil {
+	if l.groups, err = openGroups(ctx, l); err != nil {
 		return nil, err
 	}
-	if err := backend.openErasures(ctx, l); err != nil {
+	if err := l.openErasures(ctx); err != nil {
 		return nil, err
 	}
 	running, stop := context.WithCancel(context.Background())
@@ -354,7 +291,7 @@ func open(ctx context.Context, options Options, backend backend) (*Log, error) {
 	l.background.Go(func() { l.runErasures(running) })
 	l.background.Go(l.writer.run)
 	l.background.Go(func() { l.tail.watchRetention(running) })
-	l.background.Go(func() { l.watchBackend(running) })
+	l.background.Go(func() { l.watchEngine(running) })
 	if l.shared() {
 		l.background.Go(func() { l.tail.run(running) })
 	}
@@ -362,14 +299,14 @@ func open(ctx context.Context, options Options, backend backend) (*Log, error) {
 }
 
 // shared reports whether other gateways write to the log too.
-func (l *Log) shared() bool { return l.options.URL != "" }
+func (l *Log) shared() bool { return l.engine.Shared() }
 
-// watchBackend freezes the log when nothing can be written any more.
-func (l *Log) watchBackend(ctx context.Context) {
+// watchEngine freezes the log when nothing can be written any more.
+func (l *Log) watchEngine(ctx context.Context) {
 	select {
 	case <-ctx.Done():
-	case <-l.backend.failed():
-		l.frozen.set(fmt.Errorf("%w: %w: %w", ErrFrozen, ErrUnavailable, l.backend.cause()))
+	case <-l.engine.Failed():
+		l.frozen.set(fmt.Errorf("%w: %w: %w", ErrFrozen, ErrUnavailable, l.engine.Err()))
 	}
 }
 
@@ -380,10 +317,11 @@ func (l *Log) Close() error {
 		l.tail.close()
 		l.stop()
 		l.background.Wait()
+		l.groups.background.Wait()
 		if l.duplicates != nil {
 			l.closeErr = l.duplicates.Close()
 		}
-		l.closeErr = errors.Join(l.closeErr, l.backend.close())
+		l.closeErr = errors.Join(l.closeErr, l.engine.Close())
 	})
 	return l.closeErr
 }
@@ -394,12 +332,12 @@ func (l *Log) ID() string { return l.id.String() }
 // Durability returns the policy in force.
 func (l *Log) Durability() Durability {
 	switch {
-	case l.options.URL != "":
+	case l.shared():
 		return DurabilityReplicated
-	case l.options.NoSync:
-		return DurabilityProcess
+	case l.engine.Durability() == store.Fsync:
+		return DurabilityFsync
 	}
-	return DurabilityFsync
+	return DurabilityProcess
 }
 
 // Frozen is closed when the log can no longer be written and must be opened anew; Err then says why.
@@ -410,7 +348,7 @@ func (l *Log) Err() error {
 	if err := l.frozen.get(); err != nil {
 		return err
 	}
-	if err := l.backend.writable(); err != nil {
+	if err := l.engine.Writable(); err != nil {
 		return l.storeError(err)
 	}
 	return l.writer.lastErr()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,14 +20,36 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/store"
+	"github.com/linksgate/linksgate/server/store/disk"
 )
 
-func openLog(t *testing.T, options Options) *Log {
+// onDisk says how a test opens a log on disk.
+type onDisk struct {
+	Dir                                    string // default: one of the test's own
+	NoSync                                 bool
+	MaxBytes, ParkedBytes, QuarantineBytes int64
+	MaxAge, DuplicateWindow                time.Duration
+	WindowBytes                            int
+}
+
+func openOnDisk(t *testing.T, o onDisk) (*Log, error) {
 	t.Helper()
-	if options.Dir == "" {
-		options.Dir = t.TempDir()
+	engine, err := disk.Open(t.Context(), disk.Options{Dir: o.Dir, NoSync: o.NoSync, MinFree: 1, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
 	}
-	l, err := Open(t.Context(), options)
+	return Open(t.Context(), Options{
+		Engine: engine, IndexDir: filepath.Join(o.Dir, "index"), MaxBytes: o.MaxBytes, ParkedBytes: o.ParkedBytes,
+		QuarantineBytes: o.QuarantineBytes, MaxAge: o.MaxAge, DuplicateWindow: o.DuplicateWindow, WindowBytes: o.WindowBytes,
+	})
+}
+
+func openLog(t *testing.T, o onDisk) *Log {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	l, err := openOnDisk(t, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,6 +60,9 @@ func openLog(t *testing.T, options Options) *Log {
 	})
 	return l
 }
+
+// dirOf returns the directory of a log on disk.
+func dirOf(l *Log) string { return filepath.Dir(l.options.IndexDir) }
 
 func notification(n int) *linksgatev1.Notification {
 	return &linksgatev1.Notification{
@@ -137,7 +163,7 @@ func checkExactly(t *testing.T, l *Log, got []*linksgatev1.Notification, want ma
 }
 
 func TestEveryAppendIsReadOnceInOrder(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	want := appendAll(t, l, 0, 3000, 64)
 	if batches := l.Stats().Batches.Load(); batches >= 3000 {
 		t.Errorf("%d batches for 3000 concurrent appends: none were gathered", batches)
@@ -147,7 +173,7 @@ func TestEveryAppendIsReadOnceInOrder(t *testing.T) {
 
 func TestReopenedLogContinues(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, Options{Dir: dir})
+	l := openLog(t, onDisk{Dir: dir})
 	want := appendAll(t, l, 0, 300, 8)
 	id := l.ID()
 	all := readTo(t, l, Cursor{Stream: 1}, nil)
@@ -156,7 +182,7 @@ func TestReopenedLogContinues(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	l = openLog(t, Options{Dir: dir})
+	l = openLog(t, onDisk{Dir: dir})
 	if l.ID() != id {
 		t.Errorf("id %s became %s", id, l.ID())
 	}
@@ -175,7 +201,7 @@ func TestReopenedLogContinues(t *testing.T) {
 }
 
 func TestEveryTokenResumesAfterItsNotification(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	appendAll(t, l, 0, 200, 32)
 	all := readTo(t, l, Cursor{Stream: 1}, nil)
 	for i, n := range all {
@@ -193,14 +219,14 @@ var cmpEmpty = cmp.FilterValues(func(a, b []*linksgatev1.Notification) bool { re
 
 func TestOneProcessPerDirectory(t *testing.T) {
 	dir := t.TempDir()
-	openLog(t, Options{Dir: dir})
-	if _, err := Open(t.Context(), Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	openLog(t, onDisk{Dir: dir})
+	if _, err := openOnDisk(t, onDisk{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("second open: %v", err)
 	}
 }
 
 func TestReaderBehindTheWindowCatchesUp(t *testing.T) {
-	l := openLog(t, Options{WindowBytes: 4 << 10, NoSync: true})
+	l := openLog(t, onDisk{WindowBytes: 4 << 10, NoSync: true})
 	want := appendAll(t, l, 0, 2000, 4)
 	states := make(map[State]int)
 	var got []*linksgatev1.Notification
@@ -227,7 +253,7 @@ func TestReaderBehindTheWindowCatchesUp(t *testing.T) {
 }
 
 func TestFilters(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	appendAll(t, l, 0, 240, 16)
 	for name, test := range map[string]struct {
 		filter *Filter
@@ -260,7 +286,7 @@ func TestFilters(t *testing.T) {
 
 // A waiting reader is woken by what passes its filter, and nothing else has to happen for it.
 func TestWaitingReaderIsWokenByItsInterest(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	for name, filter := range map[string]*Filter{
 		"any":     nil,
 		"account": {Accounts: map[string]bool{"account-2": true}},
@@ -324,7 +350,7 @@ func pull(t *testing.T, l *Log, from Cursor, filter *Filter) (next func() Step, 
 }
 
 func TestRetentionBySizeIsToldAsAGap(t *testing.T) {
-	l := openLog(t, Options{NoSync: true, MaxBytes: MinMaxBytes, WindowBytes: 64 << 10})
+	l := openLog(t, onDisk{NoSync: true, MaxBytes: MinMaxBytes, WindowBytes: 64 << 10})
 	big := notification(1)
 	big.Raw = &linksgatev1.Notification_Body{Body: strings.Repeat("x", 200<<10)}
 	for range 200 { // 40 MiB
@@ -364,7 +390,7 @@ func TestRetentionBySizeIsToldAsAGap(t *testing.T) {
 // The end of one batch is the start of the next: a reader that has read all of a batch that has expired since has missed
 // nothing.
 func TestNoGapAfterTheLastOfAnExpiredBatch(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	appendAll(t, l, 0, 3, 1)
 	forgetWindow(t, l)
 	if err := l.store.Trim(t.Context(), 2); err != nil {
@@ -379,11 +405,11 @@ func TestNoGapAfterTheLastOfAnExpiredBatch(t *testing.T) {
 
 // A corrupt byte in a record batch costs that batch, which readers are told; what comes after it is read.
 func TestCorruptBatchIsAGap(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	for n := range 5 {
 		appendAll(t, l, n, 1, 1)
 	}
-	dir := l.options.Dir
+	dir := dirOf(l)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +426,7 @@ func TestCorruptBatchIsAGap(t *testing.T) {
 	if err := os.WriteFile(segments[0], data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l = openLog(t, Options{Dir: dir, NoSync: true})
+	l = openLog(t, onDisk{Dir: dir, NoSync: true})
 	var read []uint64
 	for step, err := range l.Read(t.Context(), Cursor{Stream: 1}, ReadOptions{Until: Cursor{Stream: 6}, Pulse: time.Second}) {
 		if err != nil {
@@ -423,7 +449,7 @@ func TestCorruptBatchIsAGap(t *testing.T) {
 
 // What is older than the retention is unreadable in every way at the same time, also while it is in the window.
 func TestRetentionIsTheSameForEveryWayOfReading(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	if err := l.store.SetOptions(store.LogOptions{MaxAge: 1500 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
@@ -456,7 +482,7 @@ func TestRetentionIsTheSameForEveryWayOfReading(t *testing.T) {
 // A copy of a directory and the original go on by themselves: no token is honoured by the other from where they parted, and no id names
 // two notifications.
 func TestCopiesAreToldApart(t *testing.T) {
-	original := openLog(t, Options{NoSync: true})
+	original := openLog(t, onDisk{NoSync: true})
 	appendAll(t, original, 0, 10, 1)
 	info, err := original.Info(t.Context())
 	if err != nil {
@@ -464,11 +490,11 @@ func TestCopiesAreToldApart(t *testing.T) {
 	}
 	shared, sharedID := original.Token(info.Next), original.NotificationID(info.Head)
 	dir := filepath.Join(t.TempDir(), "copy")
-	if err := os.CopyFS(dir, os.DirFS(original.options.Dir)); err != nil { // while it is open
+	if err := os.CopyFS(dir, os.DirFS(dirOf(original))); err != nil { // while it is open
 		t.Fatal(err)
 	}
 	appendAll(t, original, 10, 20, 1)
-	restored := openLog(t, Options{Dir: dir, NoSync: true})
+	restored := openLog(t, onDisk{Dir: dir, NoSync: true})
 	appendAll(t, restored, 100, 40, 1)
 	for name, pair := range map[string][2]*Log{"of the original": {original, restored}, "of the copy": {restored, original}} {
 		from, to := pair[0], pair[1]
@@ -489,7 +515,7 @@ func TestCopiesAreToldApart(t *testing.T) {
 }
 
 func TestTokensAreChecked(t *testing.T) {
-	l, other := openLog(t, Options{}), openLog(t, Options{})
+	l, other := openLog(t, onDisk{}), openLog(t, onDisk{})
 	token := l.Token(Cursor{Stream: 7, Index: 3})
 	if cursor, err := l.ParseToken(token); err != nil || cursor != (Cursor{Stream: 7, Index: 3}) {
 		t.Errorf("%v %v", cursor, err)
@@ -522,7 +548,7 @@ func TestTokensAreChecked(t *testing.T) {
 }
 
 func TestGet(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	position, err := l.Append(t.Context(), notification(1))
 	if err != nil {
 		t.Fatal(err)
@@ -548,7 +574,7 @@ func TestGet(t *testing.T) {
 }
 
 func TestCursorAt(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	before := time.Now()
 	appendAll(t, l, 0, 3, 1)
 	info, err := l.Info(t.Context())
@@ -575,7 +601,7 @@ func TestCursorAt(t *testing.T) {
 }
 
 func TestTooLargeIsRefused(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	big := &linksgatev1.Notification{Raw: &linksgatev1.Notification_Body{Body: strings.Repeat("x", MaxRecordBytes)}}
 	if _, err := l.Append(t.Context(), big); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("too large: %v", err)
@@ -597,7 +623,7 @@ func TestTooLargeIsRefused(t *testing.T) {
 }
 
 func TestCloseEndsReadersAndAnswersWriters(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	appendAll(t, l, 0, 1, 1)
 	ended := make(chan error, 1)
 	go func() {
@@ -630,7 +656,7 @@ func TestCloseEndsReadersAndAnswersWriters(t *testing.T) {
 	if err := <-ended; !errors.Is(err, ErrClosed) {
 		t.Errorf("reader ended with %v", err)
 	}
-	l = openLog(t, Options{Dir: l.options.Dir})
+	l = openLog(t, onDisk{Dir: dirOf(l)})
 	for position := range stored {
 		if _, err := l.Get(t.Context(), position); err != nil {
 			t.Errorf("acknowledged before the close, not found after: %v", err)

@@ -1,17 +1,23 @@
 package eventlog
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
+
+	"github.com/linksgate/linksgate/server/store/nats"
 )
 
 // startNATS runs a NATS server with JetStream of its own, reached over TCP.
 func startNATS(t *testing.T) (url string) {
 	t.Helper()
 	s, err := natsserver.NewServer(&natsserver.Options{
-		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(),
+		Host: "127.0.0.1", Port: natsserver.RANDOM_PORT, NoSigs: true, JetStream: true, StoreDir: t.TempDir(), MaxPayload: 2 << 20,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -24,22 +30,29 @@ func startNATS(t *testing.T) (url string) {
 	return s.ClientURL()
 }
 
-// Two gateways on one external log read what either appends, under one id, and recognise each other's copies.
-func TestGatewaysShareAnExternalLog(t *testing.T) {
-	options := Options{URL: startNATS(t), Replicas: 1}
-	open := func() *Log {
-		l, err := Open(t.Context(), options)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := l.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return l
+// openShared opens a log on NATS servers, as one of several gateways.
+func openShared(t *testing.T, url string) *Log {
+	t.Helper()
+	engine, err := nats.Open(t.Context(), nats.Options{URL: url, Replicas: 1, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
 	}
-	a, b := open(), open()
+	l, err := Open(t.Context(), Options{Engine: engine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return l
+}
+
+// Two gateways on one log read what either appends, under one id, and recognise each other's copies, also at the same moment.
+func TestGatewaysShareALog(t *testing.T) {
+	url := startNATS(t)
+	a, b := openShared(t, url), openShared(t, url)
 	if a.ID() != b.ID() || a.Durability() != DurabilityReplicated {
 		t.Errorf("ids %s and %s, durability %v", a.ID(), b.ID(), a.Durability())
 	}
@@ -47,20 +60,55 @@ func TestGatewaysShareAnExternalLog(t *testing.T) {
 	for sequence, body := range appendAll(t, b, 300, 300, 8) {
 		want[sequence] = body
 	}
-	for name, l := range map[string]*Log{"a": a, "b": b, "opened later": open()} {
+	for name, l := range map[string]*Log{"a": a, "b": b, "opened later": openShared(t, url)} {
 		t.Run(name, func(t *testing.T) { checkExactly(t, l, readTo(t, l, Cursor{Stream: 1}, nil), want) })
 	}
+	for n := range 50 {
+		copied := notification(1000 + n)
+		copied.DuplicateKey = fmt.Appendf(nil, "key %d", n)
+		var positions [2]Position
+		var appending sync.WaitGroup
+		for i, l := range []*Log{a, b} {
+			appending.Go(func() {
+				var err error
+				if positions[i], err = l.Append(t.Context(), copied); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		appending.Wait()
+		if positions[0] != positions[1] {
+			t.Fatalf("copies are at %v", positions)
+		}
+	}
+}
 
-	copied := notification(1000)
-	copied.DuplicateKey = []byte("key")
-	first, err := a.Append(t.Context(), copied)
-	if err != nil {
-		t.Fatal(err)
+// A group that another gateway serves by now is not changed by the one that served it before, and goes on where that one was.
+func TestGroupGoesOnAtAnotherGateway(t *testing.T) {
+	url := startNATS(t)
+	a, b := openShared(t, url), openShared(t, url)
+	for n := range 10 {
+		mustAppend(t, a, notification(n))
 	}
-	if _, err := b.Info(t.Context()); err != nil { // by then b has seen it
-		t.Fatal(err)
+	record := mustCreate(t, a, groupRecord("g", Cursor{Stream: 1}))
+	acquire := func(l *Log) *GroupReader {
+		t.Helper()
+		if err := l.Groups().Acquire(t.Context(), "g"); err != nil {
+			t.Fatal(err)
+		}
+		return attach(t, l, record)
 	}
-	if second, err := b.Append(t.Context(), copied); err != nil || second != first {
-		t.Errorf("a copy is at %v (%v), want %v", second, err, first)
+	before := acquire(a)
+	claims := fetch(t, before, SourceLog, 10)
+	settle(t, claims[0], claims[1], claims[5])
+	after := acquire(b)
+	if err := before.Settle(t.Context(), claims[2:5]); !errors.Is(err, ErrGroupChanged) {
+		t.Errorf("the gateway of before settles: %v", err)
 	}
+	next := fetch(t, after, SourceLog, 7)
+	if checkStreams(t, next, 3, 4, 5, 7, 8, 9, 10); !next[0].Again {
+		t.Error("what was in flight is not told apart")
+	}
+	settle(t, next...)
+	fetchNone(t, attach(t, openShared(t, url), record), SourceLog)
 }

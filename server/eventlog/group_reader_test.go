@@ -8,12 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
-func attach(t *testing.T, l *Log, record *linksgatev1.GroupRecord) GroupReader {
+func attach(t *testing.T, l *Log, record *linksgatev1.GroupRecord) *GroupReader {
 	t.Helper()
 	r, err := l.Groups().Attach(t.Context(), record)
 	if err != nil {
@@ -24,7 +22,7 @@ func attach(t *testing.T, l *Log, record *linksgatev1.GroupRecord) GroupReader {
 }
 
 // fetch returns exactly so many claims, as soon as there are.
-func fetch(t *testing.T, r GroupReader, source Source, count int) []*Claim {
+func fetch(t *testing.T, r *GroupReader, source Source, count int) []*Claim {
 	t.Helper()
 	var all []*Claim
 	for deadline := time.Now().Add(30 * time.Second); len(all) < count; {
@@ -40,7 +38,7 @@ func fetch(t *testing.T, r GroupReader, source Source, count int) []*Claim {
 }
 
 // fetchNone requires that there is nothing to be fetched.
-func fetchNone(t *testing.T, r GroupReader, source Source) {
+func fetchNone(t *testing.T, r *GroupReader, source Source) {
 	t.Helper()
 	claims, err := r.Fetch(t.Context(), source, 10, 300*time.Millisecond)
 	if err != nil {
@@ -69,21 +67,13 @@ func checkStreams(t *testing.T, claims []*Claim, want ...uint64) {
 func settle(t *testing.T, claims ...*Claim) {
 	t.Helper()
 	for _, c := range claims {
-		if err := readerOf(c).Settle(t.Context(), []*Claim{c}); err != nil {
+		if err := c.reader.Settle(t.Context(), []*Claim{c}); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// readerOf returns the reader that a claim is of.
-func readerOf(c *Claim) GroupReader {
-	if h, ok := c.hand.(tableHand); ok {
-		return h.reader
-	}
-	return c.hand.(*natsHand).reader
-}
-
-// awaitState waits until a group's state is as it should be: what the engine is told about a claim has its effect a little later.
+// awaitState waits until a group's state is as it should be.
 func awaitState(t *testing.T, l *Log, record *linksgatev1.GroupRecord, ok func(GroupState) bool) GroupState {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
@@ -102,7 +92,7 @@ func awaitState(t *testing.T, l *Log, record *linksgatev1.GroupRecord, ok func(G
 }
 
 func TestGroupGetsEveryBatchInOrder(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	want := appendAll(t, l, 0, 1500, 8)
 	r := attach(t, l, mustCreate(t, l, groupRecord("a", Cursor{Stream: 1})))
 	if l.Stats().Batches.Load() < 100 {
@@ -120,7 +110,7 @@ func TestGroupGetsEveryBatchInOrder(t *testing.T) {
 			t.Errorf("%d claims", len(claims))
 		}
 		for _, c := range claims {
-			if c.Stream != next || c.Deliveries != 1 || c.Missed != 0 || c.Damaged || c.Bytes == 0 || c.Turn != 1 || c.Written.IsZero() {
+			if c.Stream != next || c.Again || c.Missed != 0 || c.Damaged || c.Bytes == 0 || c.Written.IsZero() {
 				t.Errorf("claim %+v, want batch %d", c, next)
 			}
 			next++
@@ -140,7 +130,7 @@ func TestGroupGetsEveryBatchInOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := awaitState(t, l, r.(*tableReader).record, func(s GroupState) bool { return s.Unsettled == 0 })
+	state := awaitState(t, l, r.record, func(s GroupState) bool { return s.Unsettled == 0 })
 	if state.Oldest != info.Next || state.Lag != (Lag{}) || state.Undelivered != 0 || !state.OldestWritten.IsZero() {
 		t.Errorf("state %+v", state)
 	}
@@ -180,7 +170,7 @@ func fiveInOne(t *testing.T, l *Log) {
 // is progress with, is told as delivered before.
 // What retention deletes does not come, and is counted; having had it in hand is no error.
 func TestBatchesThatExpireAreMissed(t *testing.T) {
-	l := openLog(t, Options{NoSync: true, MaxBytes: MinMaxBytes})
+	l := openLog(t, onDisk{NoSync: true, MaxBytes: MinMaxBytes})
 	big := func() {
 		t.Helper()
 		n := notification(1)
@@ -208,9 +198,6 @@ func TestBatchesThatExpireAreMissed(t *testing.T) {
 	time.Sleep(2 * retainedEvery) // until the window has followed
 	awaitState(t, l, record, func(s GroupState) bool { return s.Oldest == Cursor{Stream: first()} })
 	settle(t, claims[0])
-	if err := claims[1].KeepAlive(); err != nil {
-		t.Error(err)
-	}
 	next := fetch(t, r, SourceLog, 2)
 	if want := first() - 3; next[0].Stream != first() || next[0].Missed != want || next[1].Missed != 0 {
 		t.Errorf("batch %d after %d missed ones, want %d", next[0].Stream, next[0].Missed, want)
@@ -232,7 +219,7 @@ func TestBatchesThatExpireAreMissed(t *testing.T) {
 }
 
 func TestReadersShareTheLog(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	record := mustCreate(t, l, groupRecord("a", Cursor{Stream: 1}))
 	const batches = 300
 	for n := range batches {
@@ -272,12 +259,8 @@ func TestReadersShareTheLog(t *testing.T) {
 	}
 }
 
-// Nothing hangs, or seems to succeed, when the log is closed or its engine has given up.
 func TestSourceNames(t *testing.T) {
 	if got := fmt.Sprint(SourceLog, SourceReplay, Source(9)); got != "log replay Source(9)" {
 		t.Error(got)
-	}
-	if wait := ackWait(&linksgatev1.GroupRecord{Group: &linksgatev1.Group{LeaseDuration: durationpb.New(time.Second)}}); wait <= time.Second {
-		t.Errorf("the engine waits %v for a lease of a second", wait)
 	}
 }

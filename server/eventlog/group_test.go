@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -54,7 +53,7 @@ func listed(t *testing.T, l *Log) []string {
 // consumers returns the names of the groups' consumers in both streams.
 func TestGroupsAreKept(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, Options{Dir: dir})
+	l := openLog(t, onDisk{Dir: dir})
 	for _, name := range []string{"b", "a", "c"} {
 		mustCreate(t, l, groupRecord(name, Cursor{Stream: 1}))
 	}
@@ -74,7 +73,7 @@ func TestGroupsAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	l = openLog(t, Options{Dir: dir})
+	l = openLog(t, onDisk{Dir: dir})
 	if got := listed(t, l); !slices.Equal(got, []string{"a", "c"}) {
 		t.Errorf("groups %v", got)
 	}
@@ -100,7 +99,7 @@ func TestGroupsAreKept(t *testing.T) {
 }
 
 func TestConcurrentChangesOfAGroupAreOne(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	run := func(change func() error, refused error) {
 		t.Helper()
 		const tries = 8
@@ -147,7 +146,7 @@ func TestConcurrentChangesOfAGroupAreOne(t *testing.T) {
 }
 
 func TestNamesOfGroupsAreChecked(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	g := l.Groups()
 	mustAppend(t, l, notification(1))
 	record, err := l.Get(t.Context(), Position{Stream: 1})
@@ -175,58 +174,9 @@ func TestNamesOfGroupsAreChecked(t *testing.T) {
 	}
 }
 
-// The bound is tested with the stream filled directly: a thousand groups take some seconds.
-// changes records what Watch tells.
-type changes struct {
-	mu   sync.Mutex
-	told []string
-	wake chan struct{}
-}
-
-func watch(t *testing.T, l *Log) (*changes, func()) {
-	t.Helper()
-	c := &changes{wake: make(chan struct{}, 1000)}
-	stop, err := l.Groups().Watch(func(name string) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.told = append(c.told, name)
-		c.wake <- struct{}{}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
-	return c, stop
-}
-
-// await waits until a change is told, and forgets it.
-func (c *changes) await(t *testing.T, name string) {
-	t.Helper()
-	timeout := time.After(20 * time.Second)
-	for {
-		c.mu.Lock()
-		i := slices.Index(c.told, name)
-		if i >= 0 {
-			c.told = slices.Delete(c.told, i, i+1)
-		}
-		c.mu.Unlock()
-		if i >= 0 {
-			return
-		}
-		select {
-		case <-c.wake:
-		case <-timeout:
-			t.Fatalf("the change of %q was not told", name)
-		}
-	}
-}
-
-// What is told can be read: it is not told before it is stored.
-// What a crash leaves of a group that was being deleted or moved goes when the log is opened; what a crash kept from being made is made
-// when the group is attached.
 func TestProgressIsComparedAndSet(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, Options{Dir: dir})
+	l := openLog(t, onDisk{Dir: dir})
 	record := mustCreate(t, l, groupRecord("a", Cursor{Stream: 1}))
 	first := &linksgatev1.BatchProgress{Notifications: []*linksgatev1.NotificationProgress{{Index: 1, Attempts: 2}}}
 	revision, err := l.Groups().PutProgress(t.Context(), record, SourceLog, 7, first, 0)
@@ -245,7 +195,7 @@ func TestProgressIsComparedAndSet(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l = openLog(t, Options{Dir: dir})
+	l = openLog(t, onDisk{Dir: dir})
 	got, of, err := l.Groups().Progress(t.Context(), record, SourceLog, 7)
 	if err != nil || of != revision {
 		t.Errorf("revision %d, want %d; %v", of, revision, err)

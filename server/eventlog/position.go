@@ -257,3 +257,12 @@ func (e *epochs) at(stream uint64) (uint32, bool) {
 	defer e.mu.RUnlock()
 	return store.Info{Epochs: e.all}.EpochAt(stream)
 }
+
+// shortID is the part of a store's log id that names the log here.
+func shortID(long string) (id logID) {
+	raw, err := base32.HexEncoding.WithPadding(base32.NoPadding).DecodeString(strings.ToUpper(long))
+	if err == nil {
+		copy(id[:], raw)
+	}
+	return id
+}

@@ -17,30 +17,15 @@ import (
 // quarantineMark stands before the number in an entry's id.
 const quarantineMark = "-q"
 
-// Quarantine keeps requests that were refused, beside the log, bounded in size and age.
+// Quarantine is the requests that were refused, in a table beside the log, bounded in size and age. Its methods may be called
+// concurrently.
 type Quarantine struct {
-	log   *Log
-	store quarantineStore
-}
-
-// quarantineStore is where entries are stored, each under a number that grows from one to the next.
-type quarantineStore interface {
-	// add returns nil only if the entry is durable.
-	add(ctx context.Context, data []byte) error
-	// read shows the entries from a number on, up to the last one there was when it began. One that does not hold is shown as an error.
-	read(ctx context.Context, from uint64, yield func(number uint64, data []byte, err error) bool) error
-	// get and remove return errNoEntry if there is none.
-	get(ctx context.Context, number uint64) ([]byte, error)
-	remove(ctx context.Context, number uint64) error
-	// release appends a notification, marshalled, to the log, unless an earlier release of the entry did so.
-	release(ctx context.Context, number uint64, n *linksgatev1.Notification, data []byte) (position Position, before bool, err error)
-	info(ctx context.Context) (entries, bytes uint64, oldest time.Time, err error)
+	log *Log
+	releases
 }
 
 // Quarantine returns the log's quarantine.
 func (l *Log) Quarantine() *Quarantine { return l.quarantine }
-
-func newQuarantine(l *Log, store quarantineStore) *Quarantine { return &Quarantine{l, store} }
 
 // Add returns nil only if the entry is durable, under the same policy as the log. Its id must not be set.
 func (q *Quarantine) Add(ctx context.Context, entry *linksgatev1.QuarantineEntry) error {
@@ -51,7 +36,7 @@ func (q *Quarantine) Add(ctx context.Context, entry *linksgatev1.QuarantineEntry
 	if len(data) > MaxRecordBytes {
 		return fmt.Errorf("quarantine: %w", ErrTooLarge)
 	}
-	if err := q.store.add(ctx, data); err != nil {
+	if err := q.put(ctx, data); err != nil {
 		return fmt.Errorf("quarantine: %w", err)
 	}
 	return nil
@@ -95,7 +80,7 @@ func (q *Quarantine) read(ctx context.Context, after string, yield func(*linksga
 		}
 		start = sequence + 1
 	}
-	err := q.store.read(ctx, start, func(number uint64, data []byte, err error) bool {
+	err := q.list(ctx, start, func(number uint64, data []byte, err error) bool {
 		var entry *linksgatev1.QuarantineEntry
 		if err == nil {
 			entry, err = q.unmarshal(number, data)
@@ -126,7 +111,7 @@ func (q *Quarantine) Get(ctx context.Context, id string) (*linksgatev1.Quarantin
 	if err != nil {
 		return nil, err
 	}
-	data, err := q.store.get(ctx, sequence)
+	data, err := q.get(ctx, sequence)
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +126,7 @@ func (q *Quarantine) Remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return q.store.remove(ctx, sequence)
+	return q.remove(ctx, sequence)
 }
 
 // Released says what became of a release.
@@ -170,7 +155,7 @@ func (q *Quarantine) Release(ctx context.Context, id string, n *linksgatev1.Noti
 	ctx = context.WithoutCancel(ctx)
 	var released Released
 	write := func() (position Position, err error) {
-		position, released.Before, err = q.store.release(ctx, sequence, n, data)
+		position, released.Before, err = q.release(ctx, sequence, data)
 		return position, err
 	}
 	if key, ok := q.log.keyOf(n); ok {
@@ -210,7 +195,7 @@ type QuarantineInfo struct {
 
 // Info describes the quarantine.
 func (q *Quarantine) Info(ctx context.Context) (QuarantineInfo, error) {
-	entries, bytes, oldest, err := q.store.info(ctx)
+	entries, bytes, oldest, err := q.describe(ctx)
 	return QuarantineInfo{
 		Entries: entries, Bytes: bytes, Oldest: oldest, MaxBytes: q.log.options.QuarantineBytes, MaxAge: q.log.options.QuarantineAge,
 	}, err

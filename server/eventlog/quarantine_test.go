@@ -63,13 +63,13 @@ func entriesAfter(t *testing.T, q *Quarantine, after string) []*linksgatev1.Quar
 
 func TestQuarantineKeepsEntriesInOrder(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, Options{Dir: dir})
-	const count = 2*fetchMessages + 10
+	l := openLog(t, onDisk{Dir: dir})
+	const count = 522
 	addEntries(t, l.Quarantine(), count)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l = openLog(t, Options{Dir: dir})
+	l = openLog(t, onDisk{Dir: dir})
 	q := l.Quarantine()
 	all := entriesAfter(t, q, "")
 	if len(all) != count {
@@ -100,7 +100,7 @@ func TestQuarantineKeepsEntriesInOrder(t *testing.T) {
 }
 
 func TestRemovedEntryIsGone(t *testing.T) {
-	q := openLog(t, Options{NoSync: true}).Quarantine()
+	q := openLog(t, onDisk{NoSync: true}).Quarantine()
 	addEntries(t, q, 3)
 	all := entriesAfter(t, q, "")
 	if err := q.Remove(t.Context(), all[1].GetId()); err != nil {
@@ -119,7 +119,7 @@ func TestRemovedEntryIsGone(t *testing.T) {
 }
 
 func TestQuarantineIDsAreChecked(t *testing.T) {
-	q, other := openLog(t, Options{NoSync: true}).Quarantine(), openLog(t, Options{NoSync: true}).Quarantine()
+	q, other := openLog(t, onDisk{NoSync: true}).Quarantine(), openLog(t, onDisk{NoSync: true}).Quarantine()
 	addEntries(t, q, 1)
 	addEntries(t, other, 1)
 	id := entriesAfter(t, other, "")[0].GetId()
@@ -173,7 +173,7 @@ func checkReleasedOnce(t *testing.T, l *Log, e *linksgatev1.QuarantineEntry, pos
 func TestReleaseMovesAnEntryIntoTheLog(t *testing.T) {
 	for _, key := range []string{"", "key"} {
 		t.Run("key "+key, func(t *testing.T) {
-			l := openLog(t, Options{})
+			l := openLog(t, onDisk{})
 			q := l.Quarantine()
 			appendAll(t, l, 0, 3, 1)
 			addEntries(t, q, 2)
@@ -193,7 +193,7 @@ func TestReleaseMovesAnEntryIntoTheLog(t *testing.T) {
 func TestConcurrentReleasesOfOneEntryAreOne(t *testing.T) {
 	for _, key := range []string{"", "key"} {
 		t.Run("key "+key, func(t *testing.T) {
-			l := openLog(t, Options{})
+			l := openLog(t, onDisk{})
 			q := l.Quarantine()
 			addEntries(t, q, 1)
 			e := entriesAfter(t, q, "")[0]
@@ -229,7 +229,7 @@ func TestConcurrentReleasesOfOneEntryAreOne(t *testing.T) {
 // A crash between the two steps of a release leaves the notification in the log and the entry in quarantine.
 func TestReleaseAfterACrashInARelease(t *testing.T) {
 	dir := t.TempDir()
-	l := openLog(t, Options{Dir: dir})
+	l := openLog(t, onDisk{Dir: dir})
 	addEntries(t, l.Quarantine(), 3)
 	e := entriesAfter(t, l.Quarantine(), "")[1]
 	data, err := marshal(released(e, ""))
@@ -240,7 +240,7 @@ func TestReleaseAfterACrashInARelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.quarantine.store.(*quarantineTable).note(t.Context(), number); err != nil {
+	if err := l.quarantine.note(t.Context(), number); err != nil {
 		t.Fatal(err)
 	}
 	position, err := l.writer.append(t.Context(), data)
@@ -251,7 +251,7 @@ func TestReleaseAfterACrashInARelease(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	l = openLog(t, Options{Dir: dir})
+	l = openLog(t, onDisk{Dir: dir})
 	if got := len(entriesAfter(t, l.Quarantine(), "")); got != 3 {
 		t.Fatalf("%d entries after the crash, want 3", got)
 	}
@@ -264,7 +264,7 @@ func TestReleaseAfterACrashInARelease(t *testing.T) {
 }
 
 func TestReleaseOfWhatWasAcceptedMeanwhileIsACopy(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	q := l.Quarantine()
 	addEntries(t, q, 1)
 	e := entriesAfter(t, q, "")[0]
@@ -286,7 +286,7 @@ func TestReleaseOfWhatWasAcceptedMeanwhileIsACopy(t *testing.T) {
 }
 
 func TestQuarantineIsBounded(t *testing.T) {
-	l := openLog(t, Options{NoSync: true, QuarantineBytes: MinMaxBytes})
+	l := openLog(t, onDisk{NoSync: true, QuarantineBytes: MinMaxBytes})
 	q := l.Quarantine()
 	const count, size = 200, 200 << 10 // 40 MiB
 	for n := range count {
@@ -315,7 +315,7 @@ func TestQuarantineIsBounded(t *testing.T) {
 }
 
 func TestTooLargeIsNotQuarantined(t *testing.T) {
-	q := openLog(t, Options{NoSync: true}).Quarantine()
+	q := openLog(t, onDisk{NoSync: true}).Quarantine()
 	e := entry(1)
 	e.Raw = &linksgatev1.QuarantineEntry_Body{Body: strings.Repeat("x", MaxRecordBytes)}
 	if err := q.Add(t.Context(), e); !errors.Is(err, ErrTooLarge) {
@@ -325,7 +325,7 @@ func TestTooLargeIsNotQuarantined(t *testing.T) {
 
 // While one reads page by page and releases what is read, nothing is left out.
 func TestReleasingWhileReadingLeavesNothingOut(t *testing.T) {
-	l := openLog(t, Options{NoSync: true})
+	l := openLog(t, onDisk{NoSync: true})
 	q := l.Quarantine()
 	const count = 100
 	addEntries(t, q, count)
@@ -360,7 +360,7 @@ func TestReleasingWhileReadingLeavesNothingOut(t *testing.T) {
 
 // A release whose caller goes away is made to its end, and readers hear of it.
 func TestACancelledReleaseIsSeen(t *testing.T) {
-	l := openLog(t, Options{})
+	l := openLog(t, onDisk{})
 	addEntries(t, l.Quarantine(), 20)
 	for n, e := range entriesAfter(t, l.Quarantine(), "") {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(n*50)*time.Microsecond)

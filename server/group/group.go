@@ -2,16 +2,16 @@
 //
 // # The model
 //
-// A group is a place in the log that its members share. The log hands each record batch to one gateway, which keeps it in hand
-// (see eventlog.GroupReader) until every notification in it is settled: acknowledged, parked, or passed over by the group's filter.
-// Meanwhile the gateway lends the notifications to the group's members, one lease each.
+// A group is an offset in the log that its members share. One gateway coordinates it: it reads the log in order (see
+// eventlog.GroupReader), and has each record batch in flight until every notification in it is settled: acknowledged, parked, or passed
+// over by the group's filter. Meanwhile it leases the notifications to the group's members, one lease each.
 //
 //	log ── record batches ──► ledger ── leases ──► members
 //	          ▲                 │ ▲                  │
 //	          └── all settled ──┘ └── ack, reject, ──┘
 //	                                  lease ended, member gone
 //
-// A ledger is the book of one group on one gateway and knows nothing of time, disks or clients. A session owns one and moves it:
+// A ledger is the book of one group and knows nothing of time, disks or clients. A session owns one and moves it:
 // it reads batches while there are members with room for them, lends, watches the clock, and stores what must outlive the
 // gateway. A session exists while there is something to do.
 //
@@ -19,26 +19,25 @@
 //
 // A member's death: everything. Its leases come back at once.
 //
-// A planned stop of the gateway: everything. What is settled and what is lent is stored, batches are handed back, and members go on
-// with their leases at the next gateway.
+// A planned stop of the gateway: everything. What is settled and what is leased is stored, and members go on with their leases when the
+// group is coordinated again, here or elsewhere.
 //
-// The death of the gateway: the settings, the place in the log, what is parked, and every attempt after the first. Its batches come
-// again: at once to the next gateway on an embedded log, else when the leases that it gave have ended. What was acknowledged of them
-// comes again unless it was acknowledged after the gateway's death. Of an ordered group on an embedded log the next gateway knows, because
-// it was stored before, from which batches anything may be out: it holds all that is not settled of these, and what is behind it, until
-// it is settled or those leases have ended.
+// The death of the gateway: the settings, everything that was settled and answered, what is parked, and every attempt after the first.
+// What was leased comes again at once. Of an ordered group the next coordinator knows, because it was stored before, from which record
+// batches anything may be out: it holds all that is not settled of these, and what is behind it, until it is settled or those leases
+// have ended.
 package group
 
 import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -54,22 +53,22 @@ var (
 	ErrDraining = errors.New("the gateway is shutting down")
 	// ErrMoved: the group was moved to another place in the log; its members join again.
 	ErrMoved = errors.New("the group was moved")
-	// ErrTaken: another gateway serves the group now; members may join again and stand by.
-	ErrTaken = errors.New("another gateway serves the group now")
+	// ErrTaken: another gateway coordinates the group now; members join again, there.
+	ErrTaken = errors.New("another gateway coordinates the group now")
 
-	errIdle = errors.New("nothing to do") // a session's end, never a caller's
+	errIdle = errors.New("nothing to do")                                  // a session's end, never a caller's
+	errLost = fmt.Errorf("%w, and may have done so for a while", ErrTaken) // without handing back
 )
 
 // Groups is the shared work of one gateway. Its methods may be called concurrently.
 type Groups struct {
 	log     *eventlog.Log
-	store   eventlog.Groups
+	store   *eventlog.Groups
 	logger  *slog.Logger
 	numbers atomic.Uint64 // of the newest lease
 	stats   Stats
 
-	stopWatching, stopAnswering func()
-	ending                      sync.WaitGroup // sessions that end by themselves
+	ending sync.WaitGroup // sessions that end by themselves
 
 	draining atomic.Bool // set once
 
@@ -83,18 +82,10 @@ type Stats struct {
 }
 
 // New returns the groups of a log.
-func New(log *eventlog.Log, logger *slog.Logger) (*Groups, error) {
+func New(log *eventlog.Log, logger *slog.Logger) *Groups {
 	g := &Groups{log: log, store: log.Groups(), logger: logger, sessions: make(map[string]*session)}
 	g.numbers.Store(binary.BigEndian.Uint64(random(8)))
-	var err error
-	if g.stopWatching, err = g.store.Watch(g.changed); err != nil {
-		return nil, err
-	}
-	if g.stopAnswering, err = g.store.Answer(g.answer); err != nil {
-		g.stopWatching()
-		return nil, err
-	}
-	return g, nil
+	return g
 }
 
 // Stats returns the counters.
@@ -133,8 +124,6 @@ func (g *Groups) Drain() {
 // is closed.
 func (g *Groups) Close() {
 	g.Drain()
-	g.stopWatching()
-	g.stopAnswering()
 	var closing sync.WaitGroup
 	for _, s := range g.open() {
 		closing.Go(func() { s.end(ErrDraining) })
@@ -219,7 +208,7 @@ func (g *Groups) replace(ctx context.Context, name string, change func(*linksgat
 	if err := g.store.Put(ctx, record, revision); err != nil {
 		return nil, err
 	}
-	g.changed(name) // as the watch will say in a moment
+	g.changed(name)
 	return record.GetGroup(), nil
 }
 
@@ -232,18 +221,23 @@ func (g *Groups) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-// changed brings the session of a group up to date; those of all groups if the name is empty.
+// changed brings the session of a group up to date, if there is one.
 func (g *Groups) changed(name string) {
 	g.mu.Lock()
-	var sessions []*session
-	for _, s := range g.sessions {
-		if name == "" || s.name == name {
-			sessions = append(sessions, s)
-		}
-	}
+	s := g.sessions[name]
 	g.mu.Unlock()
-	for _, s := range sessions {
+	if s != nil {
 		s.refresh()
+	}
+}
+
+// Abandon ends the work on a group that another gateway coordinates already.
+func (g *Groups) Abandon(name string) {
+	g.mu.Lock()
+	s := g.sessions[name]
+	g.mu.Unlock()
+	if s != nil {
+		s.end(errLost)
 	}
 }
 
@@ -296,38 +290,18 @@ func (g *Groups) forget(s *session) {
 	}
 }
 
-// methodStatus asks other gateways for their part of a group's status.
-const methodStatus = "status"
-
-// describeAtOnce is of how many groups the status is asked for at once: other gateways take their time.
+// describeAtOnce is of how many groups the status is found out at once.
 const describeAtOnce = 16
 
-// statusWait is how long other gateways have to tell their part.
-const statusWait = 300 * time.Millisecond
-
-// describe completes a group with its status, over all gateways.
+// describe completes a group with its status.
 func (g *Groups) describe(ctx context.Context, record *linksgatev1.GroupRecord) (*linksgatev1.Group, error) {
 	state, err := g.store.State(ctx, record)
 	if err != nil {
 		return nil, err
 	}
-	name := record.GetGroup().GetName()
-	status, replays := g.localStatus(name)
-	others := g.store.AskAll(ctx, methodStatus, []byte(name), statusWait)
-	for _, answer := range others {
-		theirs := new(linksgatev1.GroupStatus)
-		if err := proto.Unmarshal(answer, theirs); err == nil {
-			status.InFlight += theirs.GetInFlight()
-			status.Retrying += theirs.GetRetrying()
-			status.MissedRecordBatches += theirs.GetMissedRecordBatches()
-			status.Held += theirs.GetHeld()
-			status.Stalled = status.GetStalled() || theirs.GetStalled()
-			status.Members = append(status.Members, theirs.GetMembers()...)
-		}
-	}
+	status, replays := g.localStatus(record.GetGroup().GetName())
 	status.Parked = state.Parked
-	status.Retrying += uint32(state.UndeliveredReplays)
-	if len(others) == 0 && state.UnsettledReplays > replays { // others may have them in hand, and say so
+	if state.UnsettledReplays > replays {
 		status.Retrying += uint32(state.UnsettledReplays - replays) // were handed back
 	}
 	status.Lag = &linksgatev1.Lag{RecordBatches: state.Lag.Batches, Time: durationpb.New(state.Lag.Time)}

@@ -34,17 +34,15 @@ type ledger struct {
 	alone   []*item  // ready, but only for a member that has nothing else
 	sims    map[string][]*item
 
-	complete bool  // all that was delivered to gateways before is in hand, so what comes now is new
-	arrivals int64 // since then, and of replays
+	arrivals int64 // counts notifications as they come
 
-	changes int    // counts the batches that came and went
-	items   int    // not settled
-	leases  int    // in state leased, but for what is held
-	held    int    // held, and in state leased
-	waits   int    // tried before and not leased now
-	away    int    // on the shelf, where all wait
-	bytes   int    // of open batches
-	missed  uint64 // record batches that never came
+	items  int    // not settled
+	leases int    // in state leased, but for what is held
+	held   int    // held, and in state leased
+	waits  int    // tried before and not leased now
+	away   int    // on the shelf, where all wait
+	bytes  int    // of open batches
+	missed uint64 // record batches that never came
 
 	closed recent[batchKey] // batches that were in other hands before: leases of them may still be out
 
@@ -197,7 +195,6 @@ func (g *ledger) admit(
 	g.batches[key] = b
 	_, again := g.shelved[key]
 	g.unshelve(key)
-	g.changes++
 	g.bytes += claim.Bytes
 	for i, record := range claim.Records {
 		it := &b.items[i]
@@ -222,10 +219,7 @@ func (g *ledger) admit(
 			it.uncount(g.rules)
 		}
 		g.count(it, 1)
-		switch {
-		case out:
-			it.rank = -1
-		case g.complete || claim.Source == eventlog.SourceReplay:
+		if it.rank = -1; !out {
 			g.arrivals++
 			it.rank = g.arrivals
 		}
@@ -246,9 +240,8 @@ func (g *ledger) admit(
 }
 
 // enqueue puts a notification among the others of its SIMs. All queues have one order, so that no two notifications can wait
-// for each other: first what another gateway, or this one in an earlier life, had leased and may still be out, then what was in hand
-// when the ledger was put together, by its place in the log, then what came later, as it came. Only of what is held there may be
-// several of one SIM, of which one at most is out.
+// for each other: first what was leased before the group was coordinated here and may still be out, then what came later, as it came.
+// Only of what is held there may be several of one SIM, of which one at most is out.
 func (g *ledger) enqueue(it *item) {
 	if !g.rules.ordered {
 		return
@@ -405,10 +398,9 @@ func (g *ledger) settle(it *item, now time.Time) {
 // close ends a batch in which everything is settled.
 func (g *ledger) close(b *batch) {
 	delete(g.batches, b.batchKey)
-	g.changes++
 	delete(g.toRecord, b)
 	g.bytes -= b.claim.Bytes
-	if b.claim.Deliveries > 1 {
+	if b.claim.Again {
 		g.closed.add(b.batchKey)
 	}
 	g.toSettle = append(g.toSettle, b)
@@ -501,7 +493,6 @@ func (g *ledger) shelve(b *batch, open int, now time.Time) (until time.Time, ok 
 		}
 	}
 	delete(g.batches, b.batchKey)
-	g.changes++
 	g.items -= open
 	g.bytes -= b.claim.Bytes
 	g.shelved[b.batchKey] = shelved{open, until}

@@ -9,6 +9,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
 )
 
 var testRules = rules{maxAttempts: 4, lease: 10 * time.Second, backOff: time.Second, greatestDelay: 8 * time.Second}
@@ -16,11 +17,7 @@ var testRules = rules{maxAttempts: 4, lease: 10 * time.Second, backOff: time.Sec
 // claims returns record batches as the log hands them out: of count notifications in all, about the SIMs that sims tells for each.
 func claims(t *testing.T, count int, sims func(n int) []string) []*eventlog.Claim {
 	t.Helper()
-	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: t.TempDir(), NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = log.Close() })
+	log := eventlogtest.Open(t, eventlog.Options{})
 	appended := make(chan error, count)
 	for n := range count {
 		go func() {
@@ -49,7 +46,7 @@ func claims(t *testing.T, count int, sims func(n int) []string) []*eventlog.Clai
 		for _, record := range step.Records {
 			claim := byStream[record.Position.Stream]
 			if claim == nil {
-				claim = &eventlog.Claim{Stream: record.Position.Stream, Deliveries: 1}
+				claim = &eventlog.Claim{Stream: record.Position.Stream}
 				byStream[claim.Stream] = claim
 				all = append(all, claim)
 			}
@@ -72,7 +69,6 @@ type world struct {
 
 func newWorld(t *testing.T, r rules) *world {
 	w := &world{t: t, ledger: newLedger(r), now: time.Unix(1_700_000_000, 0), settled: make(map[string][]uint64)}
-	w.ledger.complete = true
 	return w
 }
 
@@ -446,7 +442,7 @@ func TestTokensAreTheGroupsOwn(t *testing.T) {
 	s := newSigner([]byte("key"))
 	want := lease{
 		incarnation: incarnation{1, 2, 3}, source: eventlog.SourceReplay, stream: 7, sequence: 1<<40 + 5, attempt: 3, number: 1<<63 + 9,
-		until: time.UnixMilli(1_700_000_000_123), replica: 42,
+		until: time.UnixMilli(1_700_000_000_123),
 	}
 	token := s.token(want)
 	if got, ok := s.parse(token); !ok || got != want {

@@ -87,9 +87,6 @@ func (s *session) join(clientID string, most int) (*Member, error) {
 // Group returns the group's settings in force.
 func (m *Member) Group() *linksgatev1.Group { return m.session.currentRecord().GetGroup() }
 
-// Standby reports whether another gateway serves the group at the moment.
-func (m *Member) Standby() bool { return m.session.isStandby() }
-
 // Next waits for leases and returns those that are there, as many as fit into a size in bytes, at least one. It returns none when
 // ctx ends. Errors: ErrDraining, ErrMoved, eventlog.ErrNoGroup when the group was deleted.
 func (m *Member) Next(ctx context.Context, bytes int) ([]Lease, error) {
@@ -142,7 +139,7 @@ func (m *Member) take(bytes int) ([]Lease, error) {
 func (s *session) token(it *item) string {
 	return s.signer.token(lease{
 		incarnation: s.incarnation, source: it.batch.source, stream: it.batch.stream, sequence: it.sequence(),
-		attempt: it.attempts, number: it.lease, until: it.until, replica: s.groups.store.Replica(),
+		attempt: it.attempts, number: it.lease, until: it.until,
 	})
 }
 
@@ -212,7 +209,7 @@ func (m *Member) room() int {
 // lend lends what is ready to members that have room. The caller holds mu.
 func (s *session) lend(now time.Time) {
 	g := s.ledger
-	if !g.complete || s.unsure || s.gone != nil || len(s.members) == 0 || s.groups.draining.Load() {
+	if s.gone != nil || len(s.members) == 0 || s.groups.draining.Load() {
 		return
 	}
 	s.lendAlone(now)

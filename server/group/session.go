@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// keepAlive is how often batches in hand are kept from being given to another gateway.
-	keepAlive = 2 * time.Second
+	// lookAround is how often a session looks whether it is idle, or blocked.
+	lookAround = 2 * time.Second
 	// idleTime is how long a session without members and leases stays.
 	idleTime = 5 * time.Second
 	// readAhead is how many notifications are kept ready beyond what members have room for.
@@ -28,9 +28,6 @@ const (
 	fetchWait = 2 * time.Second
 	// retryPause stands between two tries at something that did not work.
 	retryPause = time.Second
-	// leastPause and greatestPause stand between two looks for what should come back.
-	leastPause    = 20 * time.Millisecond
-	greatestPause = 5 * time.Second
 	// handBackTime bounds handing back, which takes a write for each batch in hand of which something is known.
 	handBackTime = 20 * time.Second
 	// standstill is how long nothing can be lent before that is told.
@@ -51,7 +48,7 @@ type session struct {
 	ended      chan struct{}  // closed when end has done its work
 	endOnce    sync.Once
 
-	reader      eventlog.GroupReader
+	reader      *eventlog.GroupReader
 	incarnation incarnation
 	signer      *signer
 	before      uint64 // the newest lease when the session began
@@ -69,9 +66,6 @@ type session struct {
 	members   []*Member                // mu
 	grants    uint64                   // mu; counts, to take turns
 	recent    recent[uint64]           // mu; leases that were acknowledged
-	standby   bool                     // mu; another gateway serves the group
-	turn      uint64                   // mu; of this gateway, 0 until something was read from the log
-	unsure    bool                     // mu; another gateway may have something in hand: nothing is lent
 	seen      [2]uint64                // mu; by source: the newest batch that came in hand
 	lastUsed  time.Time                // mu
 	wakeAt    time.Time                // mu; when the clock wakes by itself
@@ -79,7 +73,6 @@ type session struct {
 	still     time.Time                // mu; since when nothing can be lent, because too much waits; zero if something can
 	stalled   bool                     // mu; for so long that it was told
 	gone      error                    // mu; why the session ended, once it has
-	unread    []*eventlog.Claim        // mu; did not come in hand before the session ended
 	hungry    *sync.Cond               // on mu; there may be room to read more
 
 	tick  chan struct{} // buffered; wakes the clock
@@ -107,7 +100,7 @@ func (s *session) open() {
 	}
 	s.background.Go(s.runClock)
 	s.background.Go(s.runWriter)
-	s.background.Go(func() { s.readLog() })
+	s.background.Go(func() { s.read(eventlog.SourceLog) })
 	s.background.Go(func() { s.read(eventlog.SourceReplay) })
 }
 
@@ -123,8 +116,6 @@ func (s *session) attach() error {
 	s.earlier = s.reader.Outstanding()
 	s.seen = s.earlier.Read
 	s.ledger = newLedger(rulesOf(record.GetGroup()))
-	// A reader that is the only one delivers in the order of the log. Else readLog says when all that was delivered before is here.
-	s.ledger.complete = !s.ledger.rules.ordered || s.reader.Durable()
 	s.record, s.revision, s.filter = record, revision, eventlog.FilterOf(record.GetGroup().GetFilter())
 	return nil
 }
@@ -188,7 +179,7 @@ func (s *session) stop(why error) {
 // handsBack reports whether a session that ends for a reason hands back what it has. Until it has done so there must not be
 // another one: that would get the batches without what is known of them.
 func handsBack(why error) bool {
-	return errors.Is(why, errIdle) || errors.Is(why, ErrDraining) || errors.Is(why, ErrTaken)
+	return errors.Is(why, errIdle) || errors.Is(why, ErrDraining) || why == ErrTaken //nolint:errorlint // errLost does not
 }
 
 // drain ends the members. What they have stays theirs.
@@ -225,8 +216,8 @@ func (s *session) end(why error) {
 	<-s.ended
 }
 
-// handBack stores what is known of the batches in hand and gives them back, so that whoever gets them next goes on with them. It gives
-// up with the first call that fails: the others would have to wait for the same.
+// handBack stores what is known of the batches in flight, so that whoever gets them next goes on with them. It gives up with the first
+// call that fails: the others would have to wait for the same.
 func (s *session) handBack() {
 	ctx, cancel := context.WithTimeout(context.Background(), handBackTime)
 	defer cancel()
@@ -243,18 +234,6 @@ func (s *session) handBack() {
 		}
 	}
 	s.writeOut(ctx) // what others had settled
-	s.mu.Lock()
-	claims := s.unread
-	for _, b := range s.ledger.batches {
-		claims = append(claims, b.claim)
-	}
-	s.mu.Unlock()
-	for _, claim := range claims {
-		if err := claim.GiveBack(ctx); err != nil {
-			s.groups.logger.Debug("a record batch could not be handed back", "group", s.name, "error", err)
-			break
-		}
-	}
 	if stored {
 		if err := s.reader.End(ctx); err != nil {
 			s.groups.logger.Warn("what is out will not be known for sure", "group", s.name, "error", err)
@@ -262,10 +241,10 @@ func (s *session) handBack() {
 	}
 }
 
-// runClock ends leases, makes due what waits, and keeps what is in hand alive, until the session ends.
+// runClock ends leases and makes due what waits, until the session ends.
 func (s *session) runClock() {
-	alive := time.NewTicker(keepAlive)
-	defer alive.Stop()
+	looks := time.NewTicker(lookAround)
+	defer looks.Stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -274,8 +253,8 @@ func (s *session) runClock() {
 			return
 		case <-timer.C:
 		case <-s.tick:
-		case <-alive.C:
-			if s.keepAlive() {
+		case <-looks.C:
+			if s.look() {
 				s.groups.ending.Go(func() { s.end(errIdle) })
 				return
 			}
@@ -314,13 +293,10 @@ func (s *session) wakeBy(t time.Time) {
 	}
 }
 
-// keepAlive keeps the batches in hand. It reports whether the session has had nothing to do for a while; then it is stopped.
-func (s *session) keepAlive() (idle bool) {
+// look reports whether the session has had nothing to do for a while; then it is stopped.
+func (s *session) look() (idle bool) {
 	s.mu.Lock()
-	claims := make([]*eventlog.Claim, 0, len(s.ledger.batches))
-	for _, b := range s.ledger.batches {
-		claims = append(claims, b.claim)
-	}
+	defer s.mu.Unlock()
 	if len(s.members) > 0 || s.ledger.leases > 0 || len(s.ledger.toPark) > 0 {
 		s.lastUsed = time.Now()
 	}
@@ -331,12 +307,6 @@ func (s *session) keepAlive() (idle bool) {
 	s.noteStandstill(time.Now())
 	if s.ledger.crowded() {
 		signal(s.write)
-	}
-	s.mu.Unlock()
-	for _, claim := range claims {
-		if err := claim.KeepAlive(); err != nil {
-			s.groups.logger.Debug("a record batch could not be kept", "group", s.name, "error", err)
-		}
 	}
 	return idle
 }

@@ -16,6 +16,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
 )
 
 // bench is a log, its groups, and one group that starts with the oldest notification.
@@ -34,16 +35,8 @@ func newBench(t *testing.T, settings *linksgatev1.Group) *bench {
 
 func newBenchOn(t *testing.T, settings *linksgatev1.Group, options eventlog.Options) *bench {
 	t.Helper()
-	options.Dir, options.NoSync = t.TempDir(), true
-	log, err := eventlog.Open(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = log.Close() })
-	groups, err := New(log, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := eventlogtest.Open(t, options)
+	groups := New(log, slog.New(slog.DiscardHandler))
 	t.Cleanup(groups.Close)
 	complete := &linksgatev1.Group{
 		Name: benched, MaxAttempts: 10, LeaseDuration: durationpb.New(30 * time.Second), Ordering: linksgatev1.Ordering_ORDERING_NONE,
@@ -382,7 +375,6 @@ func TestTheClockMindsWhatItLends(t *testing.T) {
 	b := newBench(t, nil)
 	s := newSession(b.groups, "other")
 	s.ledger = newLedger(testRules)
-	s.ledger.complete = true
 	now := time.Now()
 	s.ledger.admit(claims(t, 1, func(int) []string { return nil })[0], nil, nil, 0, time.Time{}, now)
 	if _, err := s.join("", 1); err != nil {

@@ -10,8 +10,8 @@ import (
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
-// Where a lease is settled: by this gateway, if it has the notification in hand; else by the gateway that gave the lease; else, when
-// that one is gone, by any other that has it in hand by now; else in what is stored, for whoever gets it next.
+// Where a lease is settled: in the ledger, if the notification is in flight; else, because it was given before the group was coordinated
+// here, in what is stored.
 
 // action is what one token of a request asks for.
 type action struct {
@@ -38,18 +38,18 @@ const maxReason = 1000
 
 // Acknowledge settles leases. The results are those of the tokens, in their order. Errors: eventlog.ErrNoGroup, ErrUnavailable.
 func (g *Groups) Acknowledge(ctx context.Context, request *linksgatev1.AcknowledgeRequest) ([]*linksgatev1.LeaseResult, error) {
-	return g.settle(ctx, request.GetGroup(), acknowledgements(request), reachAll)
+	return g.settle(ctx, request.GetGroup(), acknowledgements(request))
 }
 
 // Reject ends leases whose notifications could not be handled. What is to be parked is when it returns. Errors: as for
 // Acknowledge.
 func (g *Groups) Reject(ctx context.Context, request *linksgatev1.RejectRequest) ([]*linksgatev1.LeaseResult, error) {
-	return g.settle(ctx, request.GetGroup(), rejections(request), reachAll)
+	return g.settle(ctx, request.GetGroup(), rejections(request))
 }
 
 // ExtendLease lets leases last longer. Errors: as for Acknowledge.
 func (g *Groups) ExtendLease(ctx context.Context, request *linksgatev1.ExtendLeaseRequest) ([]*linksgatev1.LeaseResult, error) {
-	return g.settle(ctx, request.GetGroup(), extensions(request), reachAll)
+	return g.settle(ctx, request.GetGroup(), extensions(request))
 }
 
 func acknowledgements(request *linksgatev1.AcknowledgeRequest) []action {
@@ -86,33 +86,26 @@ func extensions(request *linksgatev1.ExtendLeaseRequest) []action {
 	return actions
 }
 
-type reach bool
-
-const (
-	reachHere reach = false
-	reachAll  reach = true
-)
-
-func (g *Groups) settle(ctx context.Context, name string, actions []action, far reach) ([]*linksgatev1.LeaseResult, error) {
+func (g *Groups) settle(ctx context.Context, name string, actions []action) ([]*linksgatev1.LeaseResult, error) {
 	for {
 		s, err := g.session(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		results, err := s.settle(ctx, actions, far)
+		results, err := s.settle(ctx, actions)
 		if !isRenewed(err) {
 			return results, err
 		}
 	}
 }
 
-// settle does what the actions ask for. A result stays nil, or unspecified, only within reachHere.
-func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*linksgatev1.LeaseResult, error) {
+// settle does what the actions ask for.
+func (s *session) settle(ctx context.Context, actions []action) ([]*linksgatev1.LeaseResult, error) {
 	results := make([]*linksgatev1.LeaseResult, len(actions))
 	leases := make([]lease, len(actions))
 	parking := make(map[int]chan struct{})
 	touched := make(map[*batch]uint64) // by acknowledgements, and their version
-	var acknowledged, elsewhere []int
+	var acknowledged, stored []int
 	for i, a := range actions {
 		l, ok := s.signer.parse(a.token)
 		leases[i] = l
@@ -150,12 +143,12 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 		case a.kind == actionAcknowledge && s.recent.has(l.number):
 			results[i] = ok()
 		case s.ledger.isShelved(l):
-			elsewhere = append(elsewhere, i)
+			stored = append(stored, i)
 		case s.gave(l), s.ledger.closed.has(batchKey{l.source, l.stream}):
 			// The log does not tell whether a batch was settled while an older one is not.
 			results[i] = stale("it was settled before")
 		default:
-			elsewhere = append(elsewhere, i)
+			stored = append(stored, i)
 		}
 	}
 	s.settled()
@@ -163,7 +156,7 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 	s.settling.Add(1)
 	s.mu.Unlock()
 
-	if len(touched) > 0 && s.reader.Durable() {
+	if len(touched) > 0 {
 		if err := s.persist(ctx, touched); err != nil {
 			s.groups.logger.Error("acknowledgements not stored", "group", s.name, "error", err)
 			for _, i := range acknowledged {
@@ -171,15 +164,10 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 			}
 		}
 	}
-	if len(elsewhere) > 0 && far {
-		s.settleElsewhere(ctx, actions, leases, elsewhere, results)
+	if len(stored) > 0 {
+		s.settleStored(ctx, actions, leases, stored, results)
 	}
 	s.settling.Done()
-	for i, result := range results {
-		if result == nil {
-			results[i] = new(linksgatev1.LeaseResult)
-		}
-	}
 	for i, parked := range parking {
 		select {
 		case <-parked:
@@ -199,7 +187,7 @@ func (s *session) settle(ctx context.Context, actions []action, far reach) ([]*l
 
 // gave reports whether a lease was given by this session. Then its batch is in hand, or on the shelf, or everything in it is settled.
 func (s *session) gave(l lease) bool {
-	return l.replica == s.groups.store.Replica() && l.number-s.before-1 < s.groups.numbers.Load()-s.before
+	return l.number-s.before-1 < s.groups.numbers.Load()-s.before
 }
 
 // parkedSoon returns a channel that is closed when the notification is parked.
@@ -267,7 +255,7 @@ func (s *session) settleInHand(it *item, l lease, a action, now time.Time) *link
 
 func (s *session) extend(it *item, l lease, a action, now time.Time) *linksgatev1.LeaseResult {
 	s.ledger.extend(it, now.Add(s.ledger.rules.extension(a.extend)))
-	l.until, l.replica = it.until, s.groups.store.Replica()
+	l.until = it.until
 	return &linksgatev1.LeaseResult{
 		Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK, LeaseToken: s.signer.token(l), ExpiresAt: timestamppb.New(it.until),
 	}
@@ -287,7 +275,7 @@ func invalid() *linksgatev1.LeaseResult {
 
 func unavailable() *linksgatev1.LeaseResult {
 	return &linksgatev1.LeaseResult{
-		Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE, Detail: "the gateway that gave the lease cannot be asked; call again",
+		Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE, Detail: "it could not be stored; call again",
 	}
 }
 

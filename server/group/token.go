@@ -17,8 +17,8 @@ import (
 // bytes, under the group's own key. It says all that is needed to settle the lease, so any gateway of the log can check it,
 // also one that was started after the lease was given.
 const (
-	tokenVersion = 1
-	tokenBody    = 1 + incarnationLen + 1 + 8 + 8 + 4 + 8 + 8 + 8
+	tokenVersion = 2
+	tokenBody    = 1 + incarnationLen + 1 + 8 + 8 + 4 + 8 + 8
 	tokenMAC     = 16
 	tokenRaw     = tokenBody + tokenMAC
 
@@ -40,7 +40,6 @@ type lease struct {
 	attempt     uint32
 	number      uint64 // names the lease
 	until       time.Time
-	replica     uint64 // the gateway that gave it
 }
 
 // signer makes and checks the lease tokens of one group.
@@ -70,7 +69,6 @@ func (s *signer) token(l lease) string {
 	b = binary.BigEndian.AppendUint32(b, l.attempt)
 	b = binary.BigEndian.AppendUint64(b, l.number)
 	b = binary.BigEndian.AppendUint64(b, uint64(l.until.UnixMilli()))
-	b = binary.BigEndian.AppendUint64(b, l.replica)
 	return base64.RawURLEncoding.EncodeToString(s.mac(b, b))
 }
 
@@ -95,7 +93,6 @@ func (s *signer) parse(token string) (lease, bool) {
 	l.attempt = binary.BigEndian.Uint32(b[16:])
 	l.number = binary.BigEndian.Uint64(b[20:])
 	l.until = time.UnixMilli(int64(binary.BigEndian.Uint64(b[28:])))
-	l.replica = binary.BigEndian.Uint64(b[36:])
 	return l, true
 }
 

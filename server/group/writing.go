@@ -67,9 +67,7 @@ func (s *session) shelve(ctx context.Context) {
 		if !ok {
 			continue
 		}
-		if err := b.claim.GiveBackFor(ctx, until.Sub(now)); err != nil { // then it comes somewhat earlier or later
-			s.groups.logger.Debug("a record batch could not be put on the shelf", "group", s.name, "error", err)
-		}
+		b.claim.GiveBackFor(until.Sub(now))
 	}
 	if len(chosen) == 0 {
 		return

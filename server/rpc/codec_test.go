@@ -13,6 +13,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
 	"github.com/linksgate/linksgate/server/group"
 )
 
@@ -87,25 +88,10 @@ func TestLeasesFramesAreMessages(t *testing.T) {
 	}
 }
 
-// openLog opens a real log until the test ends.
-func openLog(t *testing.T) *eventlog.Log {
-	t.Helper()
-	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := log.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return log
-}
-
 // storedRecords returns records of a real log.
 func storedRecords(t *testing.T, count int) []*eventlog.Record {
 	t.Helper()
-	log := openLog(t)
+	log := eventlogtest.Open(t, eventlog.Options{})
 	appended := make(chan error, count)
 	for n := range count {
 		go func() {

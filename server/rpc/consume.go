@@ -69,7 +69,7 @@ func (c *consumption) run(ctx context.Context) error {
 			continue // but leases that were taken are sent
 		case len(leases) == 0:
 			err = c.send(&linksgatev1.ConsumeResponse{Frame: &linksgatev1.ConsumeResponse_Heartbeat{Heartbeat: &linksgatev1.GroupHeartbeat{
-				Now: timestamppb.Now(), Standby: c.member.Standby(),
+				Now: timestamppb.Now(),
 			}}})
 		default:
 			err = c.send(newLeasesFrame(leases))

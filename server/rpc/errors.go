@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
 )
@@ -115,10 +116,10 @@ func toStatus(err error) (*status.Status, bool) {
 				Subject: "gateway", Description: "groups"}}}), true
 	case errors.Is(err, group.ErrMoved):
 		return describe(codes.Unavailable, "GROUP_MOVED", "the group was moved to another place in the log", nil, retryIn(100*time.Millisecond)), true
-	case errors.Is(err, eventlog.ErrNoPeer):
-		return describe(codes.Unavailable, "NO_PEER", err.Error(), nil, retryIn(time.Second)), true
-	case errors.Is(err, group.ErrTaken):
-		return describe(codes.Unavailable, "GROUP_TAKEN_OVER", err.Error(), nil, retryIn(time.Second)), true
+	case errors.Is(err, cluster.ErrCutOff):
+		return describe(codes.Unavailable, "LOG_UNAVAILABLE", err.Error(), nil, retryIn(time.Second)), true
+	case errors.Is(err, group.ErrTaken), errors.Is(err, cluster.ErrElsewhere), errors.Is(err, cluster.ErrLost):
+		return describe(codes.Unavailable, "GROUP_TAKEN_OVER", err.Error(), nil, retryIn(100*time.Millisecond)), true
 	case errors.Is(err, errDraining), errors.Is(err, group.ErrDraining), errors.Is(err, eventlog.ErrClosed):
 		return describe(codes.Unavailable, "DRAINING", errDraining.Error(), nil, retryIn(time.Second)), true
 	case errors.Is(err, eventlog.ErrFrozen):

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
 	"github.com/linksgate/linksgate/server/group"
 )
 
@@ -57,15 +60,17 @@ var sentinels = map[string]statusCase{
 	"ErrGroupExists":   {err: eventlog.ErrGroupExists, code: codes.AlreadyExists, reason: "GROUP_EXISTS"},
 	"ErrGroupChanged":  {err: eventlog.ErrGroupChanged, code: codes.Aborted, reason: "GROUP_CHANGED", retry: true},
 	"ErrTooManyGroups": {err: eventlog.ErrTooManyGroups, code: codes.ResourceExhausted, reason: "TOO_MANY_GROUPS", quota: true},
-	"ErrNoPeer":        {err: eventlog.ErrNoPeer, code: codes.Unavailable, reason: "NO_PEER", retry: true},
 	"ErrDraining":      {err: group.ErrDraining, code: codes.Unavailable, reason: "DRAINING", retry: true},
 	"ErrMoved":         {err: group.ErrMoved, code: codes.Unavailable, reason: "GROUP_MOVED", retry: true},
 	"ErrTaken":         {err: group.ErrTaken, code: codes.Unavailable, reason: "GROUP_TAKEN_OVER", retry: true},
+	"ErrElsewhere":     {err: cluster.ErrElsewhere, code: codes.Unavailable, reason: "GROUP_TAKEN_OVER", retry: true},
+	"ErrLost":          {err: cluster.ErrLost, code: codes.Unavailable, reason: "GROUP_TAKEN_OVER", retry: true},
+	"ErrCutOff":        {err: cluster.ErrCutOff, code: codes.Unavailable, reason: "LOG_UNAVAILABLE", retry: true},
 }
 
 // TestEveryErrorBelowHasACode reads the names of the errors from the source, so that a new one is not forgotten.
 func TestEveryErrorBelowHasACode(t *testing.T) {
-	names := append(exportedErrors(t, "../eventlog"), exportedErrors(t, "../group")...)
+	names := slices.Concat(exportedErrors(t, "../eventlog"), exportedErrors(t, "../group"), exportedErrors(t, "../cluster"))
 	if len(names) == 0 {
 		t.Fatal("no errors were found")
 	}
@@ -180,7 +185,7 @@ func checkStatus(t *testing.T, tt statusCase) {
 // TestInternalErrorsAreOneTextAndOneLogLine calls through the interceptors, where a handler fails or panics.
 func TestInternalErrorsAreOneTextAndOneLogLine(t *testing.T) {
 	const inside = "what is wrong inside"
-	log := openLog(t)
+	log := eventlogtest.Open(t, eventlog.Options{})
 	fails := func() error { return errors.New(inside) }
 	panics := func() error { panic(inside) }
 	for name, handle := range map[string]func() error{"an error": fails, "a panic": panics} {
@@ -213,7 +218,7 @@ func TestInternalErrorsAreOneTextAndOneLogLine(t *testing.T) {
 
 func TestKnownErrorsAreNotLogged(t *testing.T) {
 	var logs bytes.Buffer
-	s := New(Options{Log: openLog(t), Logger: slog.New(slog.NewJSONHandler(&logs, nil))})
+	s := New(Options{Log: eventlogtest.Open(t, eventlog.Options{}), Logger: slog.New(slog.NewJSONHandler(&logs, nil))})
 	for _, tt := range sentinels {
 		if err := s.finish("/method", tt.err, nil); status.Code(err) != tt.code {
 			t.Errorf("%v; want %v", err, tt.code)

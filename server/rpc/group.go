@@ -19,7 +19,7 @@ type groupServer struct {
 	linksgatev1.UnimplementedGroupServiceServer
 	server *Server
 	groups *group.Groups
-	parked eventlog.Groups
+	parked *eventlog.Groups
 }
 
 // CreateGroup implements [linksgatev1.GroupServiceServer].
@@ -83,6 +83,7 @@ func (s *groupServer) ListGroups(ctx context.Context, req *linksgatev1.ListGroup
 	if err != nil {
 		return nil, err
 	}
+	s.server.completeElsewhere(ctx, groups)
 	for i, bytes := 0, 0; i < len(groups); i++ { // filters can be large
 		if bytes += proto.Size(groups[i]); bytes > maxPageBytes && i > 0 {
 			groups, more = groups[:i], true

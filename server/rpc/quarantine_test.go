@@ -20,6 +20,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
 )
 
 // quarantineFixture is a log behind a server on a socket.
@@ -33,11 +34,7 @@ type quarantineFixture struct {
 // serveQuarantine serves an empty log. An entry verifies if its detail says "good", and has its partner code for a duplicate key.
 func serveQuarantine(t *testing.T, reverify Reverify) *quarantineFixture {
 	t.Helper()
-	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: t.TempDir(), NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = log.Close() })
+	log := eventlogtest.Open(t, eventlog.Options{})
 	server := New(Options{Log: log, Reverify: reverify})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

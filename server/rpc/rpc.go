@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
 )
@@ -39,6 +40,8 @@ type Options struct {
 	Reverify Reverify
 	// Groups, if set, is made available.
 	Groups *group.Groups
+	// Cluster, if set, says at which gateway a group is coordinated.
+	Cluster *cluster.Cluster
 	// MaxStreams is how many subscriptions may be open at once; default 10,000.
 	MaxStreams int
 	// SendTimeout is how long a client may not read before its stream is ended with ABORTED; default 30 s.
@@ -74,7 +77,8 @@ type Server struct {
 	linksgatev1.UnimplementedNotificationServiceServer
 
 	log          *eventlog.Log
-	groups       *group.Groups // nil if not served
+	groups       *group.Groups    // nil if not served
+	cluster      *cluster.Cluster // nil: all groups are coordinated here
 	maxStreams   int
 	sendTimeout  time.Duration
 	maxStreamAge time.Duration
@@ -107,6 +111,7 @@ func New(options Options) *Server {
 	s := &Server{
 		log:          options.Log,
 		groups:       options.Groups,
+		cluster:      options.Cluster,
 		maxStreams:   options.MaxStreams,
 		sendTimeout:  options.SendTimeout,
 		maxStreamAge: options.MaxStreamAge,
@@ -120,8 +125,8 @@ func New(options Options) *Server {
 	serverOptions := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.ConnectionTimeout(beginTimeout),
-		grpc.ChainUnaryInterceptor(s.unaryErrors),
-		grpc.ChainStreamInterceptor(s.streamErrors),
+		grpc.ChainUnaryInterceptor(s.unaryErrors, s.routeUnary),
+		grpc.ChainStreamInterceptor(s.streamErrors, s.routeStream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPing, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
 	}

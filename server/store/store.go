@@ -24,6 +24,9 @@ const (
 	MaxValue = 1 << 20
 )
 
+// Fsync is the Durability of an engine whose writes are on this machine's disk when they return.
+const Fsync = "fsync before each answer"
+
 var (
 	// ErrTooLarge is returned for data, a key or a value over its bound. Nothing was stored.
 	ErrTooLarge = errors.New("too large")
@@ -56,7 +59,7 @@ type Engine interface {
 	Writable() error
 	// MaxEntry is the most that the data of one entry or value may have in this engine, at most [MaxEntry].
 	MaxEntry() int
-	// Durability says what a write that returned nil survives, in the words of the engine's own documentation: "fsync".
+	// Durability says what a write that returned nil survives, for a person: [Fsync] or something else.
 	Durability() string
 	// Shared reports whether other gateways write to the same logs and tables.
 	Shared() bool

@@ -23,6 +23,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
+	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/simulator"
 	"github.com/linksgate/linksgate/server/webhook"
@@ -224,10 +225,7 @@ func TestAFloodIsAnsweredAndNotKept(t *testing.T) {
 
 func TestAClosedLogIs503(t *testing.T) {
 	t.Parallel()
-	log, err := eventlog.Open(t.Context(), eventlog.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	log := eventlogtest.Open(t, eventlog.Options{})
 	f := serve(t, webhook.Options{Log: log})
 	if a := f.post(t.Context(), sms(t)); a.status != http.StatusOK {
 		t.Fatalf("%+v; want 200 while the log is open", a)

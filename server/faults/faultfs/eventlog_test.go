@@ -22,6 +22,7 @@ import (
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
+	storedisk "github.com/linksgate/linksgate/server/store/disk"
 )
 
 var (
@@ -77,8 +78,13 @@ func runLog(dir string, args []string) error {
 	}
 	next, size, maxBytes, batches := arguments[0], arguments[1], arguments[2], arguments[3]
 	ctx := context.Background()
+	logger := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	engine, err := storedisk.Open(ctx, storedisk.Options{Dir: dir, Logger: logger})
+	if err != nil {
+		return err
+	}
 	log, err := eventlog.Open(ctx, eventlog.Options{
-		Dir: dir, MaxBytes: int64(maxBytes), Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Engine: engine, IndexDir: filepath.Join(dir, "index"), MaxBytes: int64(maxBytes), Logger: logger,
 	})
 	if err != nil {
 		return err

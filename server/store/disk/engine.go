@@ -228,7 +228,7 @@ func (e *Engine) Durability() string {
 	if e.options.NoSync {
 		return "no fsync: survives the process, not the machine"
 	}
-	return "fsync before each answer"
+	return store.Fsync
 }
 
 // MaxEntry implements [store.Engine].

@@ -26,7 +26,10 @@ func parkedKey(prefix, group string, sequence uint64) string {
 	return fmt.Sprintf("%s%s.%020d", prefix, group, sequence)
 }
 
-func (g *tableGroups) Park(ctx context.Context, group string, record *Record, reason linksgatev1.ParkReason, detail string, attempts uint32) error {
+// Park returns nil only if the notification is durably parked, under the same policy as the log. One that is parked already is kept
+// once, as it was parked last. The oldest ones of all groups go when they are too many or too old. Errors: ErrNoGroup if the name
+// cannot be one, ErrDamaged if the record cannot be read, ErrUnavailable, ErrClosed.
+func (g *Groups) Park(ctx context.Context, group string, record *Record, reason linksgatev1.ParkReason, detail string, attempts uint32) error {
 	if !validName(group) {
 		return fmt.Errorf("park: %w: %q", ErrNoGroup, group)
 	}
@@ -45,7 +48,7 @@ func (g *tableGroups) Park(ctx context.Context, group string, record *Record, re
 }
 
 // parkedRecord returns a parked notification as it was read from the log: its id and token are stored with it.
-func (g *tableGroups) parkedRecord(data []byte) (*Record, error) {
+func (g *Groups) parkedRecord(data []byte) (*Record, error) {
 	parked := new(linksgatev1.ParkedRecord)
 	if err := proto.Unmarshal(data, parked); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
@@ -68,7 +71,10 @@ func (g *tableGroups) parkedRecord(data []byte) (*Record, error) {
 	return r, nil
 }
 
-func (g *tableGroups) Parked(ctx context.Context, group, after string) iter.Seq2[ParkedEntry, error] {
+// Parked yields what a group has parked, after the entry with a cursor or from the beginning if that is empty, up to the last one
+// that there was when it began. Entries that cannot be read are left out, and logged. Errors: ErrBadToken, ErrOtherLog, ErrNoGroup if
+// the name cannot be one, ErrUnavailable, ErrClosed.
+func (g *Groups) Parked(ctx context.Context, group, after string) iter.Seq2[ParkedEntry, error] {
 	return func(yield func(ParkedEntry, error) bool) {
 		if !validName(group) {
 			yield(ParkedEntry{}, fmt.Errorf("%w: %q", ErrNoGroup, group))
@@ -117,7 +123,7 @@ func (g *tableGroups) Parked(ctx context.Context, group, after string) iter.Seq2
 }
 
 // inOrder returns the keys under a prefix in the order in which they were stored, after a revision.
-func (g *tableGroups) inOrder(ctx context.Context, prefix string, after uint64) ([]store.Value, error) {
+func (g *Groups) inOrder(ctx context.Context, prefix string, after uint64) ([]store.Value, error) {
 	var keys []store.Value
 	for value, err := range g.parked.List(ctx, prefix, "", true) {
 		if err != nil {
@@ -131,7 +137,10 @@ func (g *tableGroups) inOrder(ctx context.Context, prefix string, after uint64) 
 	return keys, nil
 }
 
-func (g *tableGroups) Replay(ctx context.Context, group, id string) error {
+// Replay gives a parked notification to its group again, by its id. When it returns nil, that is durable and the notification is
+// not parked any more. However often it is called for one entry, at once or after a crash, the group gets it once for that. Errors:
+// ErrBadID, ErrOtherLog, ErrNotFound if it is not parked, ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
+func (g *Groups) Replay(ctx context.Context, group, id string) error {
 	parked, sequence, err := g.parkedByID(ctx, group, id)
 	if err != nil {
 		return err
@@ -161,7 +170,9 @@ func (g *tableGroups) Replay(ctx context.Context, group, id string) error {
 	return nil
 }
 
-func (g *tableGroups) Replayed(ctx context.Context, group string, position Position) (*Record, error) {
+// Replayed returns a notification that was given to a group again, and is not settled since. It may have expired from the log.
+// Errors: ErrNotFound, ErrDamaged, ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
+func (g *Groups) Replayed(ctx context.Context, group string, position Position) (*Record, error) {
 	if !validName(group) {
 		return nil, fmt.Errorf("%w: %q", ErrNoGroup, group)
 	}
@@ -175,7 +186,8 @@ func (g *tableGroups) Replayed(ctx context.Context, group string, position Posit
 	return g.parkedRecord(value.Data)
 }
 
-func (g *tableGroups) Purge(ctx context.Context, group, id string) error {
+// Purge deletes a parked notification, by its id. Errors: as for Replay.
+func (g *Groups) Purge(ctx context.Context, group, id string) error {
 	parked, _, err := g.parkedByID(ctx, group, id)
 	if err != nil {
 		return err
@@ -188,7 +200,7 @@ func (g *tableGroups) Purge(ctx context.Context, group, id string) error {
 }
 
 // parkedByID finds a parked notification. The value of one that is corrupt has no data.
-func (g *tableGroups) parkedByID(ctx context.Context, group, id string) (store.Value, uint64, error) {
+func (g *Groups) parkedByID(ctx context.Context, group, id string) (store.Value, uint64, error) {
 	if !validName(group) {
 		return store.Value{}, 0, fmt.Errorf("%w: %q", ErrNoGroup, group)
 	}

@@ -1,16 +1,17 @@
-package eventlog
+// Package doctor reads everything in a data directory, which may be in use, and tells what is corrupt or missing.
+package doctor
 
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/store/disk"
 )
 
-// CheckOptions configure [Check]. All fields are optional.
-type CheckOptions struct {
+// Options configure [Check]. All fields are optional.
+type Options struct {
 	// Report is shown every problem when it is found.
 	Report func(Problem)
 	// Progress is called every now and then with how many bytes of how many were read.
@@ -59,9 +60,9 @@ var meanings = map[string]string{
 	"parked":     "a parked notification is lost here: it may still be in the log",
 }
 
-// Check reads everything in the directory of a log on disk, which may be in use, and reports what is damaged or missing. It changes
+// Check reads everything in the directory of a log on disk, which may be in use, and reports what is corrupt or missing. It changes
 // nothing. It returns an error only if it could not check.
-func Check(ctx context.Context, dir string, options CheckOptions) (Summary, error) {
+func Check(ctx context.Context, dir string, options Options) (Summary, error) {
 	var summary Summary
 	type version struct {
 		revision uint64
@@ -89,8 +90,8 @@ func Check(ctx context.Context, dir string, options CheckOptions) (Summary, erro
 			if e.Store != "log" || e.Erased {
 				return
 			}
-			b := unpack(logID{}, 0, e.Sequence, e.Time, e.Data)
-			if b.damaged {
+			notifications, ok := eventlog.InspectBatch(e.Data)
+			if !ok {
 				report(Problem{Store: e.Store, First: e.Sequence, Last: e.Sequence, After: e.Time, Before: e.Time, What: "not a record batch"})
 				return
 			}
@@ -99,7 +100,7 @@ func Check(ctx context.Context, dir string, options CheckOptions) (Summary, erro
 			}
 			summary.LastWritten = e.Time
 			summary.Batches++
-			summary.Notifications += uint64(len(b.records) - b.erased)
+			summary.Notifications += uint64(notifications)
 		},
 	})
 	if err != nil {
@@ -107,18 +108,17 @@ func Check(ctx context.Context, dir string, options CheckOptions) (Summary, erro
 	}
 	for _, s := range stores {
 		if s.Name == "log" {
-			summary.LogID, summary.FirstSequence, summary.LastSequence = shortID(s.ID).String(), s.Retained, s.Next-1
+			summary.LogID, summary.FirstSequence, summary.LastSequence = eventlog.NameOf(s.ID), s.Retained, s.Next-1
 		}
 	}
-	count := func(table, prefix string) (n uint64) {
+	for table, count := range map[string]*uint64{
+		"quarantine": &summary.QuarantineEntries, "groups": &summary.Groups, "parked": &summary.Parked,
+	} {
 		for key, v := range tables[table] {
-			if !v.deleted && strings.HasPrefix(key, prefix) {
-				n++
+			if !v.deleted && eventlog.IsItem(table, key) {
+				*count++
 			}
 		}
-		return n
 	}
-	summary.QuarantineEntries = count("quarantine", entryPrefix)
-	summary.Groups, summary.Parked = count("groups", recordPrefix), count("parked", "")
 	return summary, nil
 }

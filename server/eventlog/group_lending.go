@@ -27,6 +27,7 @@ type lending struct {
 
 	background sync.WaitGroup // who stores ahead
 	storing    sync.Mutex     // held while it is stored
+	record     fenced         // storing
 
 	mu    sync.Mutex
 	found *linksgatev1.LendingRecord // mu; as it is stored; nil if none is
@@ -40,9 +41,11 @@ func (l *lending) covers(stream uint64, lease time.Duration) bool {
 	return l.found != nil && !l.found.GetEnded() && stream <= l.found.GetThrough() && lease <= l.found.GetLease().AsDuration()
 }
 
-// readLending reads the lending record of a group; nil if there is none.
-func (g *tableGroups) readLending(ctx context.Context, record *linksgatev1.GroupRecord) (*linksgatev1.LendingRecord, error) {
-	value, err := g.kv.Get(ctx, lendingPrefix+incarnationKey(record))
+// read reads the lending record of a group; nil if there is none.
+func (l *lending) read(ctx context.Context, g *Groups, record *linksgatev1.GroupRecord) (*linksgatev1.LendingRecord, error) {
+	l.record.key = lendingPrefix + incarnationKey(record)
+	value, err := g.kv.Get(ctx, l.record.key)
+	l.record.revision = value.Revision
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
@@ -60,7 +63,7 @@ func (g *tableGroups) readLending(ctx context.Context, record *linksgatev1.Group
 }
 
 // outstanding concludes what may be out from what is stored.
-func (r *tableReader) outstanding() Outstanding {
+func (r *GroupReader) outstanding() Outstanding {
 	g, found := r.groups, r.lending.found
 	r.offsets.mu.Lock()
 	o := Outstanding{Read: [len(sources)]uint64{SourceLog: r.offsets.floor - 1}}
@@ -69,8 +72,8 @@ func (r *tableReader) outstanding() Outstanding {
 	if found == nil || found.GetEnded() {
 		return o
 	}
-	since := g.opened
-	o.Through = [...]uint64{SourceLog: min(found.GetThrough(), g.ends[SourceLog]), SourceReplay: g.ends[SourceReplay]}
+	since := r.offsets.tenure.since
+	o.Through = [...]uint64{SourceLog: min(found.GetThrough(), r.offsets.tenure.ends[SourceLog]), SourceReplay: r.offsets.tenure.ends[SourceReplay]}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if left, ok := g.left[incarnationKey(r.record)]; ok { // this process
@@ -82,11 +85,13 @@ func (r *tableReader) outstanding() Outstanding {
 	return o
 }
 
-// Outstanding implements [GroupReader].
-func (r *tableReader) Outstanding() Outstanding { return r.earlier }
+// Outstanding returns what may be out since before the group was attached.
+func (r *GroupReader) Outstanding() Outstanding { return r.earlier }
 
-// Reach implements [GroupReader]. After a crash all that is allowed may be out, as far as it was in the log by then.
-func (r *tableReader) Reach(ctx context.Context, stream, more uint64, lease time.Duration) error {
+// Reach must be called before anything is leased from record batches up to a stream sequence of the log, or of what is replayed, for
+// up to a lease duration, and returns nil only if a gateway that finds the log after a crash of this one will know of that. What is
+// stored allows some batches more, so that it is seldom waited for. Errors: ErrUnavailable, ErrClosed.
+func (r *GroupReader) Reach(ctx context.Context, stream, more uint64, lease time.Duration) error {
 	l := &r.lending
 	if !l.bounded {
 		return nil
@@ -118,7 +123,7 @@ func (r *tableReader) Reach(ctx context.Context, stream, more uint64, lease time
 }
 
 // extend stores that more may be lent.
-func (r *tableReader) extend(ctx context.Context, stream, more uint64, lease time.Duration) error {
+func (r *GroupReader) extend(ctx context.Context, stream, more uint64, lease time.Duration) error {
 	l := &r.lending
 	l.storing.Lock()
 	defer l.storing.Unlock()
@@ -135,8 +140,9 @@ func (r *tableReader) extend(ctx context.Context, stream, more uint64, lease tim
 	return r.storeLending(ctx, next)
 }
 
-// End implements [GroupReader].
-func (r *tableReader) End(ctx context.Context) error {
+// End must be called only if all that was leased is settled or stored as progress, by this reader and those before. Whoever attaches
+// the group next takes nothing for leased that progress does not say is. Errors: ErrUnavailable, ErrClosed; then it does.
+func (r *GroupReader) End(ctx context.Context) error {
 	l := &r.lending
 	l.mu.Lock()
 	l.over = true
@@ -163,12 +169,12 @@ func (r *tableReader) End(ctx context.Context) error {
 }
 
 // storeLending makes a lending record durable. The caller holds lending.storing.
-func (r *tableReader) storeLending(ctx context.Context, next *linksgatev1.LendingRecord) error {
+func (r *GroupReader) storeLending(ctx context.Context, next *linksgatev1.LendingRecord) error {
 	data, err := proto.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("store how far a group is lent: %w", err)
 	}
-	if _, err := r.groups.kv.Put(ctx, lendingPrefix+incarnationKey(r.record), data, store.Any); err != nil {
+	if err := r.lending.record.put(ctx, r.groups, data); err != nil {
 		return r.groups.storeError("store how far a group is leased", err)
 	}
 	r.lending.mu.Lock()
@@ -178,7 +184,7 @@ func (r *tableReader) storeLending(ctx context.Context, next *linksgatev1.Lendin
 }
 
 // leave remembers, as long as the process lives, that this reader did not come to its End. Nobody may call Reach any more.
-func (r *tableReader) leave() {
+func (r *GroupReader) leave() {
 	r.lending.background.Wait()
 	r.lending.mu.Lock()
 	defer r.lending.mu.Unlock()

@@ -13,50 +13,19 @@ import (
 	"github.com/linksgate/linksgate/server/eventlog"
 )
 
-// settleElsewhere does what the actions, all of one kind, ask for with notifications that this gateway does not have in hand.
-func (s *session) settleElsewhere(ctx context.Context, actions []action, leases []lease, which []int, results []*linksgatev1.LeaseResult) {
+// settleStored does what the actions, all of one kind, ask for with notifications that are not in flight here.
+func (s *session) settleStored(ctx context.Context, actions []action, leases []lease, which []int, results []*linksgatev1.LeaseResult) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)() // the next session must not wait for it
-	place := sync.OnceValues(func() (eventlog.GroupState, error) { return s.reader.State(ctx) })
-	givers := make(map[uint64][]int)
+	state := sync.OnceValues(func() (eventlog.GroupState, error) { return s.reader.State(ctx) })
 	for _, i := range which {
-		if replica := leases[i].replica; replica != s.groups.store.Replica() {
-			givers[replica] = append(givers[replica], i)
-		}
-	}
-	for replica, asked := range givers {
-		answer, err := s.groups.store.Ask(ctx, replica, methods[actions[0].kind], encode(s.name, pick(actions, asked)))
-		switch {
-		case errors.Is(err, eventlog.ErrNoPeer): // it is gone
-		case err != nil:
-			for _, i := range asked {
-				results[i] = unavailable()
-			}
-		default:
-			takeResults(answer, asked, results)
-		}
-	}
-	open := func(i int) bool { return results[i] == nil }
-	// Whoever gave a lease may have handed the notification back since.
-	if asked := filter(which, open); len(asked) > 0 {
-		request := encode(s.name, pick(actions, asked))
-		for _, answer := range s.groups.store.AskAll(ctx, methods[actions[0].kind], request, statusWait) {
-			takeResults(answer, asked, results)
-		}
-	}
-	for _, i := range filter(which, open) {
-		results[i] = s.settleStored(ctx, actions[i], leases[i], place)
+		results[i] = s.settleOne(ctx, actions[i], leases[i], state)
 	}
 }
 
-func filter(which []int, by func(int) bool) []int {
-	return slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !by(i) })
-}
-
-// settleStored does what an action asks for in what is stored, because no gateway has the notification in hand: the one that gave
-// the lease is gone.
-func (s *session) settleStored(ctx context.Context, a action, l lease, place func() (eventlog.GroupState, error)) *linksgatev1.LeaseResult {
+// settleOne does what an action asks for in what is stored, for whoever gets it next.
+func (s *session) settleOne(ctx context.Context, a action, l lease, current func() (eventlog.GroupState, error)) *linksgatev1.LeaseResult {
 	s.admitting.Lock()
 	defer s.admitting.Unlock()
 	now := time.Now()
@@ -73,7 +42,7 @@ func (s *session) settleStored(ctx context.Context, a action, l lease, place fun
 	if !l.until.After(now) {
 		return stale("the lease ended at " + l.until.UTC().Format(time.RFC3339Nano))
 	}
-	state, err := place()
+	state, err := current()
 	if err != nil {
 		return unavailable()
 	}

@@ -11,9 +11,11 @@ import (
 	"github.com/linksgate/linksgate/server/store"
 )
 
-// tableReader is the one reader of a group. It reads the log in order from the group's floor on, and passes over what is settled.
-type tableReader struct {
-	groups  *tableGroups
+// GroupReader is the one reader of a group: it reads the log in order from the group's offset on, and passes over what is settled. Each
+// record batch that it gets is a [Claim], to be settled or given back. Its methods may be called concurrently, as far as Fetch does not
+// say otherwise.
+type GroupReader struct {
+	groups  *Groups
 	record  *linksgatev1.GroupRecord
 	offsets *offsets
 	lending lending
@@ -25,9 +27,9 @@ type tableReader struct {
 	replays map[uint64]time.Time // mu; replays that are delivered, and when they are due again; zero: they are in hand
 }
 
-var _ GroupReader = (*tableReader)(nil)
-
-func (g *tableGroups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (GroupReader, error) {
+// Attach opens a group for reading. The record must be that of the incarnation to be read. Errors: ErrNoGroup, ErrGroupChanged if the
+// group has another incarnation by now, ErrUnavailable, ErrClosed.
+func (g *Groups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (*GroupReader, error) {
 	name := record.GetGroup().GetName()
 	stored, _, err := g.Get(ctx, name)
 	switch {
@@ -36,13 +38,13 @@ func (g *tableGroups) Attach(ctx context.Context, record *linksgatev1.GroupRecor
 	case incarnation(stored) != incarnation(record):
 		return nil, fmt.Errorf("group %s was moved: %w", name, ErrGroupChanged)
 	}
-	r := &tableReader{groups: g, record: record, later: make(map[uint64]time.Time), replays: make(map[uint64]time.Time)}
+	r := &GroupReader{groups: g, record: record, later: make(map[uint64]time.Time), replays: make(map[uint64]time.Time)}
 	if r.offsets, err = g.offsetsOf(ctx, record); err != nil {
 		return nil, err
 	}
 	r.offsets.restart()
 	if r.lending.bounded = ordered(record); r.lending.bounded {
-		if r.lending.found, err = g.readLending(ctx, record); err != nil {
+		if r.lending.found, err = r.lending.read(ctx, g, record); err != nil {
 			return nil, err
 		}
 	}
@@ -50,7 +52,13 @@ func (g *tableGroups) Attach(ctx context.Context, record *linksgatev1.GroupRecor
 	return r, nil
 }
 
-func (r *tableReader) Fetch(ctx context.Context, source Source, most int, wait time.Duration) ([]*Claim, error) {
+// Fetch returns record batches that the group has not settled and no other gateway has in hand: from 1 to most of them, those that
+// are there or the first to arrive; none if none did within wait, or if another gateway is served. First deliveries come in the order
+// of the log. A batch that was not kept alive comes again, as a new Claim of the same Stream, also to the gateway that has it.
+//
+// One goroutine at a time may fetch from a source. Errors: ErrNoGroup, ErrGroupChanged if the group was moved, ErrUnavailable,
+// ErrClosed, or the cause of ctx's end.
+func (r *GroupReader) Fetch(ctx context.Context, source Source, most int, wait time.Duration) ([]*Claim, error) {
 	fetch := r.fetchLog
 	if source == SourceReplay {
 		fetch = r.fetchReplays
@@ -70,7 +78,7 @@ func (r *tableReader) Fetch(ctx context.Context, source Source, most int, wait t
 }
 
 // fetchLog returns what is due of what was given back, and what comes next in the log.
-func (r *tableReader) fetchLog(ctx context.Context, most int) ([]*Claim, func(time.Time) error, error) {
+func (r *GroupReader) fetchLog(ctx context.Context, most int) ([]*Claim, func(time.Time) error, error) {
 	claims, until, err := r.fetchLater(ctx, most)
 	if err != nil {
 		return nil, nil, err
@@ -102,7 +110,7 @@ func (r *tableReader) fetchLog(ctx context.Context, most int) ([]*Claim, func(ti
 }
 
 // readBehind reads what is behind the window.
-func (r *tableReader) readBehind(ctx context.Context, claims []*Claim, next, head uint64, most int) ([]*Claim, uint64, error) {
+func (r *GroupReader) readBehind(ctx context.Context, claims []*Claim, next, head uint64, most int) ([]*Claim, uint64, error) {
 	for item, err := range r.groups.log.store.Read(ctx, next) {
 		if err != nil {
 			return claims, next, r.groups.log.readError(ctx, err)
@@ -124,7 +132,7 @@ func (r *tableReader) readBehind(ctx context.Context, claims []*Claim, next, hea
 }
 
 // claim adds a batch of the log, unless it is settled or before the group's start.
-func (r *tableReader) claim(claims []*Claim, b *batch) []*Claim {
+func (r *GroupReader) claim(claims []*Claim, b *batch) []*Claim {
 	due, before := r.offsets.deliver(b.stream)
 	if !due {
 		return claims
@@ -141,26 +149,22 @@ func (r *tableReader) claim(claims []*Claim, b *batch) []*Claim {
 	return append(claims, c)
 }
 
-func (r *tableReader) claimOf(b *batch, before bool) *Claim {
+func (r *GroupReader) claimOf(b *batch, before bool) *Claim {
 	records := b.from(start(r.record))
 	c := &Claim{
-		Source: SourceLog, Stream: b.stream, Deliveries: 1, Written: b.written, Turn: 1, Bytes: b.size, Damaged: b.damaged,
+		Source: SourceLog, Stream: b.stream, Again: before, Written: b.written, Bytes: b.size, Damaged: b.damaged, reader: r,
 		Records: make([]*Record, 0, len(records)),
-	}
-	if before {
-		c.Deliveries = 2
 	}
 	for i := range records {
 		if !records[i].erased {
 			c.Records = append(c.Records, &records[i])
 		}
 	}
-	c.hand = tableHand{r, c}
 	return c
 }
 
 // fetchLater returns batches that were given back and are due, and when the next one is; zero if none is.
-func (r *tableReader) fetchLater(ctx context.Context, most int) (claims []*Claim, until time.Time, err error) {
+func (r *GroupReader) fetchLater(ctx context.Context, most int) (claims []*Claim, until time.Time, err error) {
 	now := time.Now()
 	var due []uint64
 	r.mu.Lock()
@@ -185,7 +189,7 @@ func (r *tableReader) fetchLater(ctx context.Context, most int) (claims []*Claim
 				return claims, until, err
 			}
 		case err != nil:
-			r.giveBack(stream, now)
+			r.giveBackBatch(stream, now)
 			return claims, until, err
 		default:
 			claims = append(claims, r.claimOf(b, true))
@@ -194,33 +198,26 @@ func (r *tableReader) fetchLater(ctx context.Context, most int) (claims []*Claim
 	return claims, until, nil
 }
 
-func (r *tableReader) giveBack(stream uint64, due time.Time) {
+func (r *GroupReader) giveBackBatch(stream uint64, due time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.later[stream] = due
 }
 
-// tableHand is what makes a [Claim] one of a table's reader.
-type tableHand struct {
-	reader *tableReader
-	claim  *Claim
-}
-
-func (h tableHand) keepAlive() error { return nil }
-
-func (h tableHand) giveBack(_ context.Context, wait time.Duration) error {
-	due := time.Now().Add(wait)
-	if h.claim.Source == SourceLog {
-		h.reader.giveBack(h.claim.Stream, due)
-		return nil
+func (r *GroupReader) giveBack(c *Claim, due time.Time) {
+	if c.Source == SourceLog {
+		r.giveBackBatch(c.Stream, due)
+		return
 	}
-	h.reader.mu.Lock()
-	defer h.reader.mu.Unlock()
-	h.reader.replays[h.claim.Stream] = due
-	return nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.replays[c.Stream] = due
 }
 
-func (r *tableReader) Settle(ctx context.Context, claims []*Claim) error {
+// Settle ends claims: everything in their batches is settled, and the group does not get them again; nor is the progress with them
+// needed any more. If the reader is Durable, it returns nil only if that is. Errors: ErrUnavailable, ErrClosed; then the batches may
+// come again.
+func (r *GroupReader) Settle(ctx context.Context, claims []*Claim) error {
 	if err := r.groups.log.usable(); err != nil {
 		return err
 	}
@@ -240,7 +237,7 @@ func (r *tableReader) Settle(ctx context.Context, claims []*Claim) error {
 }
 
 // fetchReplays returns what was given to the group again and is not in hand.
-func (r *tableReader) fetchReplays(ctx context.Context, most int) ([]*Claim, func(time.Time) error, error) {
+func (r *GroupReader) fetchReplays(ctx context.Context, most int) ([]*Claim, func(time.Time) error, error) {
 	g := r.groups
 	g.mu.Lock()
 	replayed := g.replayed
@@ -287,11 +284,10 @@ func (r *tableReader) fetchReplays(ctx context.Context, most int) ([]*Claim, fun
 }
 
 // replayClaim makes a claim of a notification that was given to the group again.
-func (r *tableReader) replayClaim(ctx context.Context, value store.Value, err error) *Claim {
-	c := &Claim{Source: SourceReplay, Stream: value.Revision, Deliveries: 1, Written: value.Time, Turn: 1, Bytes: len(value.Data)}
-	c.hand = tableHand{r, c}
+func (r *GroupReader) replayClaim(ctx context.Context, value store.Value, err error) *Claim {
+	c := &Claim{Source: SourceReplay, Stream: value.Revision, Written: value.Time, Bytes: len(value.Data), reader: r}
 	if _, err := r.groups.kv.Get(ctx, progressKey(r.record, SourceReplay, c.Stream)); !errors.Is(err, store.ErrNotFound) {
-		c.Deliveries = 2
+		c.Again = true
 	}
 	var record *Record
 	if err == nil {
@@ -308,7 +304,7 @@ func (r *tableReader) replayClaim(ctx context.Context, value store.Value, err er
 
 // settleReplay removes what was given to the group again, unless it was meanwhile once more, and the parked notification that it came
 // from, should a crash have left it.
-func (r *tableReader) settleReplay(ctx context.Context, c *Claim) error {
+func (r *GroupReader) settleReplay(ctx context.Context, c *Claim) error {
 	g, name := r.groups, r.record.GetGroup().GetName()
 	keys := []string{progressKey(r.record, SourceReplay, c.Stream)}
 	for value, err := range g.parked.List(ctx, replayPrefix+name+".", "", true) {
@@ -337,14 +333,10 @@ func (r *tableReader) settleReplay(ctx context.Context, c *Claim) error {
 	return g.remove(ctx, g.kv, keys)
 }
 
-// Durable implements [GroupReader].
-func (r *tableReader) Durable() bool { return true }
-
-// Standby implements [GroupReader].
-func (r *tableReader) Standby() bool { return false }
-
-func (r *tableReader) State(ctx context.Context) (GroupState, error) {
+// State returns the state of the group. Errors: as for [Groups.State].
+func (r *GroupReader) State(ctx context.Context) (GroupState, error) {
 	return r.groups.State(ctx, r.record)
 }
 
-func (r *tableReader) Close() { r.leave() }
+// Close lets another gateway be served. Claims stay in hand until they are not kept alive. Nobody may be fetching any more.
+func (r *GroupReader) Close() { r.leave() }

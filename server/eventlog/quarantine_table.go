@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/store"
 )
 
@@ -21,21 +20,26 @@ const (
 	maxReleased = 4096
 )
 
-// quarantineTable is a quarantine that is a table: entries under their numbers, which follow the clock. Before an entry is released into
-// the log, the table says from where on the log may have it. So a release that finds such a note, because a crash came between the log
-// and the removal of the entry, looks there first.
-type quarantineTable struct {
-	log *Log
-	kv  store.KV
+// releases is the table of the quarantine: entries under their numbers, which follow the clock. Before an entry is released into the
+// log, the table says from where on the log may have it. So a release that finds such a note, because a crash came between the log and
+// the removal of the entry, looks there first.
+type releases struct {
+	kv store.KV
 
 	mu        sync.Mutex
 	last      uint64                   // mu; the highest number given
 	releasing map[uint64]chan struct{} // mu; closed when the release of an entry has ended
-	released  map[uint64]Position      // mu; of late, for those who release the same at the same moment
+	positions map[uint64]Position      // mu; of late, for those who release the same at the same moment
 }
 
-func openQuarantineTable(ctx context.Context, l *Log, kv store.KV) (*quarantineTable, error) {
-	q := &quarantineTable{log: l, kv: kv, releasing: make(map[uint64]chan struct{}), released: make(map[uint64]Position)}
+func openQuarantine(ctx context.Context, l *Log) (*Quarantine, error) {
+	kv, err := l.engine.OpenKV(ctx, "quarantine", store.KVOptions{MaxAge: l.options.QuarantineAge, MaxBytes: l.options.QuarantineBytes})
+	if err != nil {
+		return nil, err
+	}
+	q := &Quarantine{log: l, releases: releases{
+		kv: kv, releasing: make(map[uint64]chan struct{}), positions: make(map[uint64]Position),
+	}}
 	for value, err := range kv.List(ctx, entryPrefix, "", true) {
 		if err != nil {
 			return nil, err
@@ -54,18 +58,24 @@ func numberOf(key string) uint64 {
 	return number
 }
 
-func (q *quarantineTable) add(ctx context.Context, data []byte) error {
-	q.mu.Lock()
-	q.last = max(q.last+1, uint64(time.Now().UnixMicro()))
-	number := q.last
-	q.mu.Unlock()
-	if _, err := q.kv.Put(ctx, entryKey(number), data, store.Absent); err != nil {
-		return q.log.storeError(err)
+func (q *Quarantine) put(ctx context.Context, data []byte) error {
+	for {
+		q.mu.Lock()
+		q.last = max(q.last+1, uint64(time.Now().UnixMicro()))
+		number := q.last
+		q.mu.Unlock()
+		_, err := q.kv.Put(ctx, entryKey(number), data, store.Absent)
+		switch {
+		case errors.Is(err, store.ErrConflict): // another gateway was faster
+			continue
+		case err != nil:
+			return q.log.storeError(err)
+		}
+		return nil
 	}
-	return nil
 }
 
-func (q *quarantineTable) read(ctx context.Context, from uint64, yield func(number uint64, data []byte, err error) bool) error {
+func (q *Quarantine) list(ctx context.Context, from uint64, yield func(number uint64, data []byte, err error) bool) error {
 	for value, err := range q.kv.List(ctx, entryPrefix, entryKey(from-1), false) {
 		corrupt := errors.Is(err, store.ErrCorrupt)
 		if err != nil && !corrupt {
@@ -81,17 +91,17 @@ func (q *quarantineTable) read(ctx context.Context, from uint64, yield func(numb
 	return nil
 }
 
-func (q *quarantineTable) get(ctx context.Context, number uint64) ([]byte, error) {
+func (q *Quarantine) get(ctx context.Context, number uint64) ([]byte, error) {
 	value, err := q.kv.Get(ctx, entryKey(number))
 	return value.Data, q.entryError(err)
 }
 
-func (q *quarantineTable) remove(ctx context.Context, number uint64) error {
+func (q *Quarantine) remove(ctx context.Context, number uint64) error {
 	return q.entryError(q.kv.Delete(ctx, entryKey(number), store.Any))
 }
 
 // entryError gives an error of the table the meaning that it has for an entry.
-func (q *quarantineTable) entryError(err error) error {
+func (q *Quarantine) entryError(err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -103,10 +113,10 @@ func (q *quarantineTable) entryError(err error) error {
 	return q.log.storeError(err)
 }
 
-func (q *quarantineTable) release(ctx context.Context, number uint64, _ *linksgatev1.Notification, data []byte) (Position, bool, error) {
+func (q *Quarantine) release(ctx context.Context, number uint64, data []byte) (Position, bool, error) {
 	defer q.alone(number)()
 	q.mu.Lock()
-	position, released := q.released[number]
+	position, released := q.positions[number]
 	q.mu.Unlock()
 	if released {
 		return position, true, nil
@@ -116,34 +126,35 @@ func (q *quarantineTable) release(ctx context.Context, number uint64, _ *linksga
 	}
 	note, err := q.kv.Get(ctx, releasingKey(number))
 	if err == nil && len(note.Data) == 8 {
-		position, found, err := q.find(ctx, binary.BigEndian.Uint64(note.Data), q.log.quarantine.id(number))
+		position, found, err := q.find(ctx, binary.BigEndian.Uint64(note.Data), q.id(number))
 		if found || err != nil {
 			return position, found, err
 		}
 	} else if err := q.note(ctx, number); err != nil {
 		return Position{}, false, err
 	}
-	if position, err = q.log.writer.append(ctx, data); err != nil {
+	position, before, err := q.log.appendOnce(ctx, []byte(q.id(number)), data)
+	if err != nil {
 		return Position{}, false, err
 	}
 	q.mu.Lock()
-	if len(q.released) >= maxReleased {
-		clear(q.released)
+	if len(q.positions) >= maxReleased {
+		clear(q.positions)
 	}
-	q.released[number] = position
+	q.positions[number] = position
 	q.mu.Unlock()
 	if err := q.remove(ctx, number); err != nil && !errors.Is(err, ErrNotFound) {
-		return position, false, err
+		return position, before, err
 	}
 	// What a crash leaves of this goes with its age.
 	if err := q.kv.Delete(ctx, releasingKey(number), store.Any); err != nil && !errors.Is(err, store.ErrNotFound) {
-		return position, false, q.log.storeError(err)
+		return position, before, q.log.storeError(err)
 	}
-	return position, false, nil
+	return position, before, nil
 }
 
 // note makes durable from where on the log may have what is released from an entry.
-func (q *quarantineTable) note(ctx context.Context, number uint64) error {
+func (q *Quarantine) note(ctx context.Context, number uint64) error {
 	from := binary.BigEndian.AppendUint64(nil, q.log.tail.headInfo().position.Stream+1)
 	if _, err := q.kv.Put(ctx, releasingKey(number), from, store.Any); err != nil {
 		return q.log.storeError(err)
@@ -152,7 +163,7 @@ func (q *quarantineTable) note(ctx context.Context, number uint64) error {
 }
 
 // alone waits until nobody else releases an entry, and returns what lets others.
-func (q *quarantineTable) alone(number uint64) func() {
+func (q *Quarantine) alone(number uint64) func() {
 	for {
 		q.mu.Lock()
 		other := q.releasing[number]
@@ -173,7 +184,7 @@ func (q *quarantineTable) alone(number uint64) func() {
 }
 
 // find looks for the notification that was released from an entry, from a record batch on.
-func (q *quarantineTable) find(ctx context.Context, from uint64, id string) (Position, bool, error) {
+func (q *Quarantine) find(ctx context.Context, from uint64, id string) (Position, bool, error) {
 	for item, err := range q.log.store.Read(ctx, from) {
 		if err != nil {
 			return Position{}, false, q.log.readError(ctx, err)
@@ -191,7 +202,7 @@ func (q *quarantineTable) find(ctx context.Context, from uint64, id string) (Pos
 	return Position{}, false, nil
 }
 
-func (q *quarantineTable) info(ctx context.Context) (entries, bytes uint64, oldest time.Time, err error) {
+func (q *Quarantine) describe(ctx context.Context) (entries, bytes uint64, oldest time.Time, err error) {
 	info, err := q.kv.Info(ctx)
 	if err != nil {
 		return 0, 0, time.Time{}, q.log.storeError(err)

@@ -16,10 +16,12 @@ import (
 // offsets is how far one incarnation of a group has come in the log. Everything before the floor is settled. Behind it, what was
 // delivered is open until it is settled, and what was settled out of turn has an empty progress.
 type offsets struct {
-	groups *tableGroups
+	groups *Groups
 	record *linksgatev1.GroupRecord // of the incarnation
+	tenure tenure
 
 	saving sync.Mutex // held while the floor is stored
+	offset fenced     // saving; the floor
 
 	mu       sync.Mutex
 	floor    uint64              // mu; the first stream sequence that is not settled
@@ -32,7 +34,7 @@ type offsets struct {
 }
 
 // offsetsOf returns the offsets of an incarnation, which are read if they are not known.
-func (g *tableGroups) offsetsOf(ctx context.Context, record *linksgatev1.GroupRecord) (*offsets, error) {
+func (g *Groups) offsetsOf(ctx context.Context, record *linksgatev1.GroupRecord) (*offsets, error) {
 	key := incarnationKey(record)
 	g.mu.Lock()
 	o := g.offsets[key]
@@ -40,10 +42,11 @@ func (g *tableGroups) offsetsOf(ctx context.Context, record *linksgatev1.GroupRe
 	if o != nil {
 		return o, nil
 	}
+	tenure, served := g.tenureOf(record.GetGroup().GetName())
 	o = &offsets{
-		groups: g, record: record, open: make(map[uint64]struct{}), settled: make(map[uint64]struct{}), progress: make(map[uint64]struct{}),
+		groups: g, record: record, tenure: tenure, open: make(map[uint64]struct{}), settled: make(map[uint64]struct{}), progress: make(map[uint64]struct{}),
 	}
-	if err := o.load(ctx); err != nil {
+	if err := o.load(ctx, served); err != nil {
 		return nil, err
 	}
 	g.mu.Lock()
@@ -51,16 +54,21 @@ func (g *tableGroups) offsetsOf(ctx context.Context, record *linksgatev1.GroupRe
 	if known := g.offsets[key]; known != nil {
 		return known, nil
 	}
+	if g.log.shared() && (!served || g.acquired[record.GetGroup().GetName()] != tenure) {
+		return o, nil // to look at
+	}
 	g.offsets[key] = o
 	return o, nil
 }
 
 // load reads what is stored. Offsets that do not hold are not believed: the group begins again at its start, and what is settled there
 // out of turn is not delivered again.
-func (o *offsets) load(ctx context.Context) error {
+func (o *offsets) load(ctx context.Context, served bool) error {
 	kv := o.groups.kv
 	o.floor = start(o.record).Stream
-	value, err := kv.Get(ctx, offsetPrefix+incarnationKey(o.record))
+	o.offset.key = offsetPrefix + incarnationKey(o.record)
+	value, err := kv.Get(ctx, o.offset.key)
+	o.offset.revision = value.Revision
 	switch {
 	case err == nil && len(value.Data) == 8:
 		o.stored = binary.BigEndian.Uint64(value.Data)
@@ -69,6 +77,11 @@ func (o *offsets) load(ctx context.Context) error {
 		o.groups.log.options.Logger.Error("group offset corrupt: it begins again at its start", "group", o.record.GetGroup().GetName())
 	case !errors.Is(err, store.ErrNotFound):
 		return o.groups.storeError("read offset", err)
+	}
+	if served && o.groups.log.shared() { // from here on, what was stored before is all that there is
+		if err := o.offset.put(ctx, o.groups, binary.BigEndian.AppendUint64(nil, o.floor)); err != nil {
+			return o.groups.storeError("store offset", err)
+		}
 	}
 	prefix := fmt.Sprintf("%s%s.%v.", progressPrefix, incarnationKey(o.record), SourceLog)
 	for value, err := range kv.List(ctx, prefix, "", false) {
@@ -110,7 +123,7 @@ func (o *offsets) deliver(stream uint64) (due, before bool) {
 	}
 	o.advance()
 	_, before = o.progress[stream]
-	return true, before || stream <= o.groups.ends[SourceLog]
+	return true, before || stream <= o.tenure.ends[SourceLog]
 }
 
 // skip takes note that everything before a stream sequence was delivered, or is not there.
@@ -205,7 +218,7 @@ func (o *offsets) storeFloor(ctx context.Context, least uint64) error {
 	if stored >= least {
 		return nil
 	}
-	if _, err := o.groups.kv.Put(ctx, offsetPrefix+incarnationKey(o.record), binary.BigEndian.AppendUint64(nil, floor), store.Any); err != nil {
+	if err := o.offset.put(ctx, o.groups, binary.BigEndian.AppendUint64(nil, floor)); err != nil {
 		return o.groups.storeError("store offset", err)
 	}
 	var useless []string
@@ -228,7 +241,8 @@ func (o *offsets) storeFloor(ctx context.Context, least uint64) error {
 	return nil
 }
 
-func (g *tableGroups) State(ctx context.Context, record *linksgatev1.GroupRecord) (GroupState, error) {
+// State returns the state of a group. Errors: ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
+func (g *Groups) State(ctx context.Context, record *linksgatev1.GroupRecord) (GroupState, error) {
 	name := record.GetGroup().GetName()
 	if !validName(name) {
 		return GroupState{}, fmt.Errorf("%w: %q", ErrNoGroup, name)
@@ -273,7 +287,7 @@ func (g *tableGroups) State(ctx context.Context, record *linksgatev1.GroupRecord
 }
 
 // count returns how many values are parked under a prefix.
-func (g *tableGroups) count(ctx context.Context, prefix string) (uint64, error) {
+func (g *Groups) count(ctx context.Context, prefix string) (uint64, error) {
 	count := uint64(0)
 	for _, err := range g.parked.List(ctx, prefix, "", true) {
 		if err != nil {
