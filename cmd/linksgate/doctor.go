@@ -6,8 +6,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/linksgate/linksgate/server/doctor"
 	"github.com/spf13/cobra"
+
+	"github.com/linksgate/linksgate/server/doctor"
 )
 
 const doctorLong = `Doctor reads everything in a gateway's data directory: every record batch, every

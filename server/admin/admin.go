@@ -1,3 +1,5 @@
+// Package admin is what an operator and a monitoring system ask a gateway: health, metrics, the configuration in force, and which
+// secrets are in use.
 package admin
 
 import (

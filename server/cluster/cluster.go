@@ -57,8 +57,8 @@ var (
 	ErrElsewhere = errors.New("another gateway coordinates the group now")
 	// ErrLost: the gateway that coordinates the group does not answer. What was asked may have been done.
 	ErrLost = errors.New("the gateway that coordinates the group does not answer")
-	// Leave, as the cause of the end of a stream's context, tells the peer that the stream ends as planned. It is never returned.
-	Leave = errors.New("the stream ends as planned")
+	// ErrLeave, as the cause of the end of a stream's context, tells the peer that the stream ends as planned. It is never returned.
+	ErrLeave = errors.New("the stream ends as planned")
 	// ErrCutOff: this gateway does not hear from the cluster.
 	ErrCutOff = errors.New("this gateway does not hear from the NATS cluster")
 )
@@ -488,7 +488,7 @@ func (c *Cluster) Call(ctx context.Context, peer, method string, request []byte)
 	return answer, err
 }
 
-// Stream passes on a call whose answer is a stream, and gives each message to send. Where ctx ends because of [Leave], the peer
+// Stream passes on a call whose answer is a stream, and gives each message to send. Where ctx ends because of [ErrLeave], the peer
 // ends the stream as planned: see [Cluster.Leaving]. Errors: those of send, and as for Call.
 func (c *Cluster) Stream(ctx context.Context, peer, method string, request []byte, send func([]byte) error) error {
 	return c.peers.call(ctx, peer, method, request, true, send)

@@ -197,6 +197,9 @@ func (o *outgoing) answer(ctx context.Context, local *grpc.ClientConn, method st
 	}
 }
 
+// ended is why a stream ended.
+type ended struct{ err error }
+
 // forward sends the messages of a stream, and signs of life between them.
 func (o *outgoing) forward(ctx context.Context, cancel context.CancelFunc, local *grpc.ClientConn, method string, request []byte) error {
 	stream, err := local.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method, grpc.ForceCodec(raw{}))
@@ -209,18 +212,18 @@ func (o *outgoing) forward(ctx context.Context, cancel context.CancelFunc, local
 	if err != nil {
 		return err
 	}
-	messages, failed := make(chan []byte), make(chan error, 1)
+	messages, failed := make(chan []byte), make(chan ended, 1)
 	go func() {
 		for {
 			var message []byte
 			if err := stream.RecvMsg(&message); err != nil {
-				failed <- err
+				failed <- ended{err}
 				return
 			}
 			select {
 			case messages <- message:
 			case <-ctx.Done():
-				failed <- ctx.Err()
+				failed <- ended{ctx.Err()}
 				return
 			}
 		}
@@ -231,13 +234,13 @@ func (o *outgoing) forward(ctx context.Context, cancel context.CancelFunc, local
 		select {
 		case message := <-messages:
 			err = o.send(ctx, message)
-		case err = <-failed:
-			if errors.Is(err, io.EOF) {
+		case end := <-failed:
+			if errors.Is(end.err, io.EOF) {
 				return nil
 			}
-			return err
+			return end.err
 		case m := <-o.control:
-			if err = o.hear(m); errors.Is(err, Leave) {
+			if err = o.hear(m); errors.Is(err, ErrLeave) {
 				return o.leave(messages, failed, cancel)
 			}
 		case <-ticker.C:
@@ -254,7 +257,7 @@ func (o *outgoing) forward(ctx context.Context, cancel context.CancelFunc, local
 }
 
 // leave lets a stream end as planned, for which it has a second.
-func (o *outgoing) leave(messages <-chan []byte, failed <-chan error, cancel context.CancelFunc) error {
+func (o *outgoing) leave(messages <-chan []byte, failed <-chan ended, cancel context.CancelFunc) error {
 	timer := time.AfterFunc(sign, cancel)
 	defer timer.Stop()
 	close(o.peers.leavingOf(o.call))
@@ -273,7 +276,7 @@ func (o *outgoing) hear(m *nats.Msg) error {
 	switch m.Header.Get(headerCancel) {
 	case "":
 	case "leave":
-		return Leave
+		return ErrLeave
 	default:
 		return context.Canceled
 	}
@@ -344,7 +347,7 @@ func (p *peers) call(ctx context.Context, peer, method string, request []byte, s
 	ended, err := in.run(ctx, answers)
 	if !ended && stream {
 		how := "cancel"
-		if errors.Is(context.Cause(ctx), Leave) {
+		if errors.Is(context.Cause(ctx), ErrLeave) {
 			how = "leave"
 		}
 		_ = in.say(nats.Header{headerCancel: {how}})

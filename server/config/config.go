@@ -1,3 +1,7 @@
+// Package config is what the operator wrote, checked whole, and applied while the gateway runs.
+//
+// [Read] reads the file, [Examine] checks it and reads what it names, and a [Reloader] does both again and again and applies what can
+// change while the gateway runs.
 package config
 
 import (

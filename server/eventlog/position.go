@@ -1,7 +1,6 @@
 package eventlog
 
 import (
-	"crypto/rand"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/binary"
@@ -66,12 +65,6 @@ func after(stream uint64, index, count int) Cursor {
 type logID [8]byte
 
 var idText = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
-
-func newLogID() logID {
-	var id logID
-	rand.Read(id[:]) // never fails, as documented
-	return id
-}
 
 func parseLogID(s string) (logID, error) {
 	var id logID

@@ -1,3 +1,4 @@
+// Package rest serves the gRPC services as JSON over HTTP, and their streams as NDJSON and SSE.
 package rest
 
 import (
@@ -45,12 +46,14 @@ const (
 	mediaSSE    = "text/event-stream"
 )
 
+// Bounds of the server's requests.
 const (
-	maxRESTBody = 4 << 20          // what gRPC takes
-	MaxHeader   = 64 << 10         // a filter with as many ICCIDs as it may have is in the query
-	ReadTime    = 30 * time.Second // for a whole request
-	AnswerTime  = 90 * time.Second // for a whole answer that is not a stream; Fetch waits for up to a minute
-	Ping        = 30 * time.Second // how often a silent HTTP/2 connection is probed, and how long that is waited for
+	maxRESTBody = 4 << 20 // what gRPC takes
+	// MaxHeader bounds the header in bytes.
+	MaxHeader  = 64 << 10         // a filter with as many ICCIDs as it may have is in the query
+	ReadTime   = 30 * time.Second // for a whole request
+	AnswerTime = 90 * time.Second // for a whole answer that is not a stream; Fetch waits for up to a minute
+	Ping       = 30 * time.Second // how often a silent HTTP/2 connection is probed, and how long that is waited for
 )
 
 // Facade is the gRPC services as JSON over HTTP: a client of the gRPC server like any other, but within the process. A request

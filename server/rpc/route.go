@@ -166,7 +166,7 @@ func (s *Server) passStream(ctx context.Context, peer, method string, request pr
 	defer release()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(s.draining, func() { cancel(cluster.Leave) })()
+	defer context.AfterFunc(s.draining, func() { cancel(cluster.ErrLeave) })()
 	data, err := proto.Marshal(request)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (s *Server) passStream(ctx context.Context, peer, method string, request pr
 	err = s.cluster.Stream(ctx, peer, method, data, func(message []byte) error {
 		return stream.SendMsg(encoded{mem.SliceBuffer(message)})
 	})
-	if errors.Is(context.Cause(ctx), cluster.Leave) {
+	if errors.Is(context.Cause(ctx), cluster.ErrLeave) {
 		closing := &linksgatev1.Closing{Reason: linksgatev1.ClosingReason_CLOSING_REASON_DRAINING, ReconnectAfter: reconnectAfter()}
 		return errors.Join(errDraining, stream.SendMsg(&linksgatev1.ConsumeResponse{
 			Frame: &linksgatev1.ConsumeResponse_Closing{Closing: closing},
