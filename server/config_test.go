@@ -327,7 +327,7 @@ func TestRunKeepsTheClusterPassword(t *testing.T) {
 		"bad port":     "nats://user:" + inlineSecret + "@localhost:port",
 	} {
 		cfg := testConfig(t)
-		cfg.Log = config.Log{NATS: &config.NATS{URL: url}}
+		cfg.Log = config.Log{NATS: &config.NATS{URL: url}, Spool: config.Spool{Dir: t.TempDir()}, MinFree: 1}
 		if err := server.Run(t.Context(), cfg, quietEnv(t)); err == nil || strings.Contains(err.Error(), inlineSecret) {
 			t.Errorf("%s: %v; want an error without the password", name, err)
 		}
@@ -396,6 +396,7 @@ func TestEverythingSet(t *testing.T) {
 	}
 	// A NATS cluster excludes the directory.
 	complete := cfg
+	complete.Log.Spool = config.Spool{Dir: "set", MaxBytes: 1}
 	complete.Log.NATS = &config.NATS{
 		URL: "set", CredentialsFile: "set", NKeyFile: "set", TokenFile: "set", User: "set", PasswordFile: "set", CAFile: "set", CertFile: "set",
 		KeyFile: "set", Prefix: "set", Domain: "set", PlacementTags: []string{"set"}, Replicas: 1,

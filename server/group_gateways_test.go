@@ -137,7 +137,14 @@ func externalConfig(t *testing.T) config.Config {
 		t.Fatal("the NATS server is not ready")
 	}
 	cfg := testConfig(t)
-	cfg.Log = config.Log{NATS: &config.NATS{URL: nats.ClientURL(), Replicas: 1}}
+	cfg.Log = config.Log{NATS: &config.NATS{URL: nats.ClientURL(), Replicas: 1}, MinFree: 1}
+	return cfg
+}
+
+// spooled gives a gateway a spool of its own.
+func spooled(t *testing.T, cfg config.Config) config.Config {
+	t.Helper()
+	cfg.Log.Spool.Dir = t.TempDir()
 	return cfg
 }
 
@@ -145,7 +152,7 @@ func externalConfig(t *testing.T) config.Config {
 func TestAnOrderedGroupIsServedAtEveryGateway(t *testing.T) {
 	t.Parallel()
 	cfg := externalConfig(t)
-	a, b := startGateway(t, cfg), startGateway(t, cfg)
+	a, b := startGateway(t, spooled(t, cfg)), startGateway(t, spooled(t, cfg))
 	r := a.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
 	other := r.on(b)
 	sim := func(n int) string { return fmt.Sprintf("8986022019000000%04d", n) }
@@ -178,7 +185,7 @@ func TestAnOrderedGroupIsServedAtEveryGateway(t *testing.T) {
 func TestGatewaysShareAGroup(t *testing.T) {
 	t.Parallel()
 	cfg := externalConfig(t)
-	a, b := startGateway(t, cfg), startGateway(t, cfg)
+	a, b := startGateway(t, spooled(t, cfg)), startGateway(t, spooled(t, cfg))
 	r := a.group(t, &linksgatev1.Group{})
 	other := r.on(b)
 	a.deliverSMS(t, 0, 20)
@@ -219,7 +226,7 @@ func TestGatewaysShareAGroup(t *testing.T) {
 // What is replayed to an ordered group disturbs no member.
 func TestAReplayLeavesTheMembersOfAnOrderedGroupAlone(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, externalConfig(t))
+	g := startGateway(t, spooled(t, externalConfig(t)))
 	r := g.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
 	first := g.deliverSMS(t, 0, 1)
 	m := r.join(t, 4)

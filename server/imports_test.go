@@ -15,13 +15,14 @@ const module = "github.com/linksgate/linksgate/"
 // arrows says what the packages of the gateway may import beside the standard library, tests aside: import paths, and
 // prefixes of them that end with a slash. A package without an entry may import anything but what only others may.
 var arrows = map[string][]string{
-	"server/jsondoc":    {},
-	"server/signature":  {module + "server/jsondoc"},
-	"server/payload":    {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
-	"server/store":      {},
-	"server/store/disk": {module + "server/store", "github.com/tidwall/btree"},
-	"server/store/nats": {module + "server/store", "github.com/nats-io/", "github.com/tidwall/btree"},
-	"server/dedup":      {},
+	"server/jsondoc":     {},
+	"server/signature":   {module + "server/jsondoc"},
+	"server/payload":     {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
+	"server/store":       {},
+	"server/store/disk":  {module + "server/store", "github.com/tidwall/btree"},
+	"server/store/spool": {module + "server/store", module + "server/store/disk", module + "server/store/nats"},
+	"server/store/nats":  {module + "server/store", "github.com/nats-io/", "github.com/tidwall/btree"},
+	"server/dedup":       {},
 	"server/eventlog": {
 		module + "gen/", module + "server/dedup", module + "server/store", "google.golang.org/protobuf/",
 	},
@@ -41,7 +42,7 @@ var arrows = map[string][]string{
 	},
 	"server/config": {
 		module + "gen/", module + "server/eventlog", module + "server/payload", module + "server/signature", module + "server/store/disk",
-		module + "server/store/nats", module + "server/webhook", "github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/prometheus/client_golang/",
+		module + "server/store/nats", module + "server/store/spool", module + "server/webhook", "github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/prometheus/client_golang/",
 	},
 	"server/admin": {
 		module + "server/config", module + "server/eventlog", module + "server/group", module + "server/webhook",
@@ -56,8 +57,9 @@ var arrows = map[string][]string{
 // reserved says who alone may import what, of the packages under server.
 var reserved = map[string][]string{
 	"github.com/nats-io/":          {"server/cluster", "server/store/nats"},
-	module + "server/store/disk":   {"server", "server/config", "server/doctor", "server/eventlog/eventlogtest"},
-	module + "server/store/nats":   {"server", "server/config"},
+	module + "server/store/disk":   {"server", "server/config", "server/doctor", "server/eventlog/eventlogtest", "server/store/spool"},
+	module + "server/store/nats":   {"server", "server/config", "server/store/spool"},
+	module + "server/store/spool":  {"server", "server/config"},
 	"google.golang.org/grpc/codes": {"server/rpc"},
 	module + "server/webhook":      {"server", "server/admin", "server/config"},
 	module + "server/group":        {"server", "server/admin", "server/rpc"},

@@ -29,8 +29,10 @@ import (
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/rest"
 	"github.com/linksgate/linksgate/server/rpc"
+	"github.com/linksgate/linksgate/server/store"
 	"github.com/linksgate/linksgate/server/store/disk"
 	"github.com/linksgate/linksgate/server/store/nats"
+	"github.com/linksgate/linksgate/server/store/spool"
 	"github.com/linksgate/linksgate/server/webhook"
 )
 
@@ -151,9 +153,7 @@ func openLog(ctx context.Context, found config.Checked, logger *slog.Logger) (_ 
 	options := found.Log
 	options.Logger = logger
 	if found.NATS != nil {
-		found.NATS.Logger = logger
-		shared, err = nats.Open(ctx, *found.NATS)
-		options.Engine = shared
+		options.Engine, shared, err = openShared(ctx, found, logger)
 	} else {
 		found.Disk.Logger = logger
 		options.Engine, err = disk.Open(ctx, *found.Disk)
@@ -163,6 +163,20 @@ func openLog(ctx context.Context, found config.Checked, logger *slog.Logger) (_ 
 	}
 	log, err := eventlog.Open(ctx, options)
 	return log, shared, err
+}
+
+// openShared connects to the cluster, with a spool in front.
+func openShared(ctx context.Context, found config.Checked, logger *slog.Logger) (store.Engine, *nats.Engine, error) {
+	found.NATS.Logger, found.Spool.Logger = logger, logger
+	inFront, err := spool.Open(ctx, found.Spool)
+	if err != nil {
+		return nil, nil, err
+	}
+	shared, err := nats.Open(ctx, *found.NATS)
+	if err != nil {
+		return nil, nil, errors.Join(err, inFront.Close())
+	}
+	return spool.Wrap(shared, inFront), shared, nil
 }
 
 // gateway is the servers over one log, and what goes on beside them.

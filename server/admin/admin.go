@@ -5,6 +5,7 @@ package admin
 import (
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -32,7 +33,12 @@ func New(log *eventlog.Log, registry *prometheus.Registry, reloader *config.Relo
 			Ready      bool   `json:"ready"`
 			Durability string `json:"durability"`
 			Reason     string `json:"reason,omitempty"`
+			// SpoolingSince is when the gateway began to store on its own disk, because the cluster does not confirm.
+			SpoolingSince *time.Time `json:"spooling_since,omitempty"`
 		}{Ready: true, Durability: log.Durability().String()}
+		if since := log.Spooled().Since; !since.IsZero() {
+			answer.SpoolingSince = &since
+		}
 		status := http.StatusOK
 		if err := log.Err(); err != nil {
 			answer.Ready, answer.Reason = false, err.Error()
@@ -91,5 +97,16 @@ func RegisterLog(registry prometheus.Registerer, log *eventlog.Log) {
 				}
 				return 1
 			}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "linksgate_spool_batches", Help: "Record batches on this gateway's disk that wait to be forwarded to the cluster.",
+		}, func() float64 { return float64(log.Spooled().Batches) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "linksgate_spool_oldest_timestamp_seconds", Help: "When the oldest of them was stored; 0 without one.",
+		}, func() float64 {
+			if since := log.Spooled().Since; !since.IsZero() {
+				return float64(since.Unix())
+			}
+			return 0
+		}),
 	)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/store/disk"
 	"github.com/linksgate/linksgate/server/store/nats"
+	"github.com/linksgate/linksgate/server/store/spool"
 	"github.com/linksgate/linksgate/server/webhook"
 )
 
@@ -79,10 +80,12 @@ type Checked struct {
 	Config Config
 	// Settings are what can change while the gateway runs.
 	Settings webhook.Settings
-	// Log is how to open the log, but for the engine and a logger. One of Disk and NATS, without a logger, says which engine.
-	Log  eventlog.Options
-	Disk *disk.Options
-	NATS *nats.Options
+	// Log is how to open the log, but for the engine and a logger. One of Disk and NATS, without a logger, says which engine; Spool is
+	// what is in front of NATS.
+	Log   eventlog.Options
+	Disk  *disk.Options
+	NATS  *nats.Options
+	Spool spool.Options
 	// WebhookTLS, GRPCTLS and RESTTLS are nil where there is none.
 	WebhookTLS, GRPCTLS, RESTTLS *tls.Config
 
@@ -114,6 +117,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Webhook.ReadTimeout, Duration(10*time.Second))
 	if c.Log.NATS == nil {
 		setDefault(&c.Log.Dir, "linksgate-data")
+	} else {
+		setDefault(&c.Log.Spool.Dir, "linksgate-spool")
 	}
 	return c
 }
@@ -131,6 +136,7 @@ func (c Config) build(f files) (Checked, error) {
 		Config: c, Settings: webhook.Settings{Accounts: make(map[string]*webhook.Account, len(c.Accounts))},
 	}
 	b.Log, b.Disk, b.NATS = c.Log.options(f, &p)
+	b.Spool = spool.Options{Dir: c.Log.Spool.Dir, MaxBytes: int64(c.Log.Spool.MaxBytes), MinFree: int64(c.Log.MinFree)}
 	if len(c.Accounts) == 0 {
 		p.add("accounts", "none is configured, so nothing could be received")
 	}
@@ -202,6 +208,9 @@ func (c Log) options(f files, p *problems) (eventlog.Options, *disk.Options, *na
 	}
 	p.check("log", o.Check())
 	if c.NATS == nil {
+		if c.Spool != (Spool{}) {
+			p.add("log.spool", "is for log.nats only: a log on this machine's disk needs none")
+		}
 		o.IndexDir = filepath.Join(c.Dir, "index")
 		return o, &disk.Options{Dir: c.Dir, NoSync: c.Fsync != nil && !*c.Fsync, MinFree: int64(c.MinFree)}, nil
 	}

@@ -54,6 +54,8 @@ type Log struct {
 	Dir string `yaml:"dir"`
 	// NATS is a cluster to store the log in, which several gateways share.
 	NATS *NATS `yaml:"nats"`
+	// Spool is where notifications are stored while NATS does not confirm them. Only with NATS.
+	Spool Spool `yaml:"spool"`
 	// Fsync before each answer; only with Dir. Default true. With false, a crash of the machine loses notifications that were
 	// answered with 200.
 	Fsync *bool `yaml:"fsync"`
@@ -70,6 +72,14 @@ type Log struct {
 	ParkedBytes Size     `yaml:"parked_bytes"`
 	ParkedAge   Duration `yaml:"parked_age"`
 	// MaxBytes on disk; the oldest notifications go first. Such as 10GiB, the default. At least 16MiB.
+	MaxBytes Size `yaml:"max_bytes"`
+}
+
+// Spool is a directory of this gateway's own in front of a NATS cluster.
+type Spool struct {
+	// Dir of the spool. Default linksgate-spool.
+	Dir string `yaml:"dir"`
+	// MaxBytes that it may hold; what is more is answered with 503. Default 1GiB.
 	MaxBytes Size `yaml:"max_bytes"`
 }
 

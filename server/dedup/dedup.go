@@ -115,7 +115,7 @@ func (x *Index) settle(key Key, mine *claim, write func() (uint64, error)) (uint
 	return mine.sequence, mine.err
 }
 
-// Stored is a key and the sequence that it was stored at.
+// Stored is a key and the sequence that it was stored at; 0 if it is durable and not in the log yet.
 type Stored struct {
 	Key      Key
 	Sequence uint64
@@ -154,7 +154,10 @@ func (x *Index) Learn(batch uint64, epoch uint32, written time.Time, keys []Stor
 
 // learn adds a key. The caller holds mu.
 func (x *Index) learn(one stored) {
-	if _, ok := x.stored[one.key]; ok {
+	if sequence, ok := x.stored[one.key]; ok {
+		if sequence == 0 { // it was spooled, and is in the log by now
+			x.stored[one.key] = one.sequence
+		}
 		return
 	}
 	x.stored[one.key] = one.sequence

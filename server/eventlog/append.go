@@ -21,7 +21,8 @@ const (
 )
 
 // Append returns nil only if the notification, or a copy of it by its duplicate key, is durable under the policy in force,
-// and then returns where. It MUST NOT be answered to anyone as accepted before that.
+// and then returns where: the zero Position if it has no place in the log
+// yet, because it is spooled on the way to a shared one. It MUST NOT be answered to anyone as accepted before that.
 //
 // id, token and sequence must not be set. If ctx ends first, or on ErrUnavailable, the notification may or may not have been
 // stored; on ErrTooLarge, ErrNoSpace and ErrClosed it was not.
@@ -253,7 +254,11 @@ func (w *writer) write(waiting []*waitingAppend) {
 		w.succeeded(entry, data, len(waiting))
 	}
 	for i, one := range waiting {
-		one.result <- appendResult{Position{Stream: entry.Sequence, Index: i}, err}
+		position := Position{Stream: entry.Sequence, Index: i}
+		if entry.Sequence == 0 {
+			position = Position{}
+		}
+		one.result <- appendResult{position, err}
 	}
 }
 
@@ -263,7 +268,9 @@ func (w *writer) failed(err error) {
 }
 
 func (w *writer) succeeded(entry store.Entry, data []byte, notifications int) {
-	w.log.tail.stored(entry, data)
+	if entry.Sequence != 0 { // else it is spooled, and comes back with the log
+		w.log.tail.stored(entry, data)
+	}
 	w.stats.stored(notifications, len(data))
 	if w.failure.Load() != nil {
 		w.failure.Store(nil)

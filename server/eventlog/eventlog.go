@@ -354,6 +354,25 @@ func (l *Log) Err() error {
 	return l.writer.lastErr()
 }
 
+// Spooled is what a gateway has stored on its own disk and not forwarded to a shared log yet.
+type Spooled struct {
+	Batches int
+	Bytes   int64
+	Since   time.Time // when the oldest came; zero if there is nothing
+}
+
+// Spooled returns what is spooled; nothing if the log has no spool.
+func (l *Log) Spooled() Spooled {
+	spool, ok := l.engine.(interface {
+		Spooled() (entries int, bytes int64, since time.Time)
+	})
+	if !ok {
+		return Spooled{}
+	}
+	entries, bytes, since := spool.Spooled()
+	return Spooled{Batches: entries, Bytes: bytes, Since: since}
+}
+
 // Info describes a log at one moment.
 type Info struct {
 	// First is the place before the oldest retained notification. Equal to Next if none is retained.

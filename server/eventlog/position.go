@@ -136,6 +136,9 @@ func (c Cursor) behind() uint64 {
 
 // NotificationID returns the id of the notification at a position of this log.
 func (l *Log) NotificationID(p Position) string {
+	if p == (Position{}) { // spooled
+		return ""
+	}
 	epoch, _ := l.epochOf(p.Stream)
 	return string(l.id.appendID(nil, epoch, p))
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
@@ -149,6 +150,11 @@ func (s *Server) GetLogInfo(ctx context.Context, _ *linksgatev1.GetLogInfoReques
 	}
 	if err := s.log.Err(); err != nil {
 		response.Writable, response.UnwritableReason = false, err.Error()
+	}
+	if spooled := s.log.Spooled(); spooled.Batches > 0 {
+		response.Spool = &linksgatev1.Spool{
+			RecordBatches: uint64(spooled.Batches), Bytes: uint64(spooled.Bytes), Since: timestamppb.New(spooled.Since),
+		}
 	}
 	return response, nil
 }

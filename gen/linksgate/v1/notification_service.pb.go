@@ -1621,8 +1621,11 @@ type GetLogInfoResponse struct {
 	UnwritableReason string `protobuf:"bytes,10,opt,name=unwritable_reason,json=unwritableReason,proto3" json:"unwritable_reason,omitempty"`
 	// The gateway's version.
 	GatewayVersion string `protobuf:"bytes,11,opt,name=gateway_version,json=gatewayVersion,proto3" json:"gateway_version,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// What this gateway has stored on its own disk, because the cluster that the log is in did not confirm, and not forwarded to the log yet.
+	// Not set when there is nothing.
+	Spool         *Spool `protobuf:"bytes,12,opt,name=spool,proto3" json:"spool,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetLogInfoResponse) Reset() {
@@ -1732,6 +1735,77 @@ func (x *GetLogInfoResponse) GetGatewayVersion() string {
 	return ""
 }
 
+func (x *GetLogInfoResponse) GetSpool() *Spool {
+	if x != nil {
+		return x.Spool
+	}
+	return nil
+}
+
+// Spool describes what waits to be forwarded to the log. Subscribers see it when it was.
+type Spool struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Record batches that wait.
+	RecordBatches uint64 `protobuf:"varint,1,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
+	// Bytes that they take on this gateway's disk.
+	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// When the oldest of them was stored.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Spool) Reset() {
+	*x = Spool{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Spool) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Spool) ProtoMessage() {}
+
+func (x *Spool) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Spool.ProtoReflect.Descriptor instead.
+func (*Spool) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Spool) GetRecordBatches() uint64 {
+	if x != nil {
+		return x.RecordBatches
+	}
+	return 0
+}
+
+func (x *Spool) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Spool) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 var File_linksgate_v1_notification_service_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_notification_service_proto_rawDesc = "" +
@@ -1821,7 +1895,7 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"Y\n" +
 	"\x17GetNotificationResponse\x12>\n" +
 	"\fnotification\x18\x01 \x01(\v2\x1a.linksgate.v1.NotificationR\fnotification\"\x13\n" +
-	"\x11GetLogInfoRequest\"\xc5\x03\n" +
+	"\x11GetLogInfoRequest\"\xf0\x03\n" +
 	"\x12GetLogInfoResponse\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12/\n" +
 	"\x05first\x18\x02 \x01(\v2\x19.linksgate.v1.LogPositionR\x05first\x12-\n" +
@@ -1836,7 +1910,12 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\bwritable\x18\t \x01(\bR\bwritable\x12+\n" +
 	"\x11unwritable_reason\x18\n" +
 	" \x01(\tR\x10unwritableReason\x12'\n" +
-	"\x0fgateway_version\x18\v \x01(\tR\x0egatewayVersion*U\n" +
+	"\x0fgateway_version\x18\v \x01(\tR\x0egatewayVersion\x12)\n" +
+	"\x05spool\x18\f \x01(\v2\x13.linksgate.v1.SpoolR\x05spool\"v\n" +
+	"\x05Spool\x12%\n" +
+	"\x0erecord_batches\x18\x01 \x01(\x04R\rrecordBatches\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since*U\n" +
 	"\tGapPolicy\x12\x1a\n" +
 	"\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fGAP_POLICY_FAIL\x10\x01\x12\x17\n" +
@@ -1878,7 +1957,7 @@ func file_linksgate_v1_notification_service_proto_rawDescGZIP() []byte {
 }
 
 var file_linksgate_v1_notification_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_linksgate_v1_notification_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_linksgate_v1_notification_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_linksgate_v1_notification_service_proto_goTypes = []any{
 	(GapPolicy)(0),                    // 0: linksgate.v1.GapPolicy
 	(GapReason)(0),                    // 1: linksgate.v1.GapReason
@@ -1902,16 +1981,17 @@ var file_linksgate_v1_notification_service_proto_goTypes = []any{
 	(*GetNotificationResponse)(nil),   // 19: linksgate.v1.GetNotificationResponse
 	(*GetLogInfoRequest)(nil),         // 20: linksgate.v1.GetLogInfoRequest
 	(*GetLogInfoResponse)(nil),        // 21: linksgate.v1.GetLogInfoResponse
-	(Kind)(0),                         // 22: linksgate.v1.Kind
-	(*timestamppb.Timestamp)(nil),     // 23: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 24: google.protobuf.Duration
-	(*Notification)(nil),              // 25: linksgate.v1.Notification
+	(*Spool)(nil),                     // 22: linksgate.v1.Spool
+	(Kind)(0),                         // 23: linksgate.v1.Kind
+	(*timestamppb.Timestamp)(nil),     // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
+	(*Notification)(nil),              // 26: linksgate.v1.Notification
 }
 var file_linksgate_v1_notification_service_proto_depIdxs = []int32{
-	22, // 0: linksgate.v1.Filter.kinds:type_name -> linksgate.v1.Kind
-	23, // 1: linksgate.v1.SubscribeRequest.since:type_name -> google.protobuf.Timestamp
+	23, // 0: linksgate.v1.Filter.kinds:type_name -> linksgate.v1.Kind
+	24, // 1: linksgate.v1.SubscribeRequest.since:type_name -> google.protobuf.Timestamp
 	4,  // 2: linksgate.v1.SubscribeRequest.filter:type_name -> linksgate.v1.Filter
-	24, // 3: linksgate.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	25, // 3: linksgate.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
 	0,  // 4: linksgate.v1.SubscribeRequest.on_gap:type_name -> linksgate.v1.GapPolicy
 	9,  // 5: linksgate.v1.SubscribeResponse.confirmed:type_name -> linksgate.v1.Confirmed
 	10, // 6: linksgate.v1.SubscribeResponse.batch:type_name -> linksgate.v1.Batch
@@ -1920,43 +2000,45 @@ var file_linksgate_v1_notification_service_proto_depIdxs = []int32{
 	13, // 9: linksgate.v1.SubscribeResponse.fell_behind:type_name -> linksgate.v1.FellBehind
 	14, // 10: linksgate.v1.SubscribeResponse.gap:type_name -> linksgate.v1.Gap
 	15, // 11: linksgate.v1.SubscribeResponse.closing:type_name -> linksgate.v1.Closing
-	23, // 12: linksgate.v1.LogPosition.written_at:type_name -> google.protobuf.Timestamp
-	24, // 13: linksgate.v1.Lag.time:type_name -> google.protobuf.Duration
+	24, // 12: linksgate.v1.LogPosition.written_at:type_name -> google.protobuf.Timestamp
+	25, // 13: linksgate.v1.Lag.time:type_name -> google.protobuf.Duration
 	7,  // 14: linksgate.v1.Confirmed.first:type_name -> linksgate.v1.LogPosition
 	7,  // 15: linksgate.v1.Confirmed.head:type_name -> linksgate.v1.LogPosition
-	24, // 16: linksgate.v1.Confirmed.heartbeat_interval:type_name -> google.protobuf.Duration
+	25, // 16: linksgate.v1.Confirmed.heartbeat_interval:type_name -> google.protobuf.Duration
 	0,  // 17: linksgate.v1.Confirmed.on_gap:type_name -> linksgate.v1.GapPolicy
 	8,  // 18: linksgate.v1.Confirmed.lag:type_name -> linksgate.v1.Lag
-	25, // 19: linksgate.v1.Batch.notifications:type_name -> linksgate.v1.Notification
-	23, // 20: linksgate.v1.Heartbeat.now:type_name -> google.protobuf.Timestamp
+	26, // 19: linksgate.v1.Batch.notifications:type_name -> linksgate.v1.Notification
+	24, // 20: linksgate.v1.Heartbeat.now:type_name -> google.protobuf.Timestamp
 	7,  // 21: linksgate.v1.Heartbeat.head:type_name -> linksgate.v1.LogPosition
 	8,  // 22: linksgate.v1.Heartbeat.lag:type_name -> linksgate.v1.Lag
 	7,  // 23: linksgate.v1.CaughtUp.head:type_name -> linksgate.v1.LogPosition
 	8,  // 24: linksgate.v1.FellBehind.lag:type_name -> linksgate.v1.Lag
 	1,  // 25: linksgate.v1.Gap.reason:type_name -> linksgate.v1.GapReason
 	2,  // 26: linksgate.v1.Closing.reason:type_name -> linksgate.v1.ClosingReason
-	24, // 27: linksgate.v1.Closing.reconnect_after:type_name -> google.protobuf.Duration
-	23, // 28: linksgate.v1.ListNotificationsRequest.since:type_name -> google.protobuf.Timestamp
+	25, // 27: linksgate.v1.Closing.reconnect_after:type_name -> google.protobuf.Duration
+	24, // 28: linksgate.v1.ListNotificationsRequest.since:type_name -> google.protobuf.Timestamp
 	4,  // 29: linksgate.v1.ListNotificationsRequest.filter:type_name -> linksgate.v1.Filter
-	25, // 30: linksgate.v1.ListNotificationsResponse.notifications:type_name -> linksgate.v1.Notification
-	25, // 31: linksgate.v1.GetNotificationResponse.notification:type_name -> linksgate.v1.Notification
+	26, // 30: linksgate.v1.ListNotificationsResponse.notifications:type_name -> linksgate.v1.Notification
+	26, // 31: linksgate.v1.GetNotificationResponse.notification:type_name -> linksgate.v1.Notification
 	7,  // 32: linksgate.v1.GetLogInfoResponse.first:type_name -> linksgate.v1.LogPosition
 	7,  // 33: linksgate.v1.GetLogInfoResponse.head:type_name -> linksgate.v1.LogPosition
-	24, // 34: linksgate.v1.GetLogInfoResponse.max_age:type_name -> google.protobuf.Duration
+	25, // 34: linksgate.v1.GetLogInfoResponse.max_age:type_name -> google.protobuf.Duration
 	3,  // 35: linksgate.v1.GetLogInfoResponse.durability:type_name -> linksgate.v1.Durability
-	5,  // 36: linksgate.v1.NotificationService.Subscribe:input_type -> linksgate.v1.SubscribeRequest
-	16, // 37: linksgate.v1.NotificationService.ListNotifications:input_type -> linksgate.v1.ListNotificationsRequest
-	18, // 38: linksgate.v1.NotificationService.GetNotification:input_type -> linksgate.v1.GetNotificationRequest
-	20, // 39: linksgate.v1.NotificationService.GetLogInfo:input_type -> linksgate.v1.GetLogInfoRequest
-	6,  // 40: linksgate.v1.NotificationService.Subscribe:output_type -> linksgate.v1.SubscribeResponse
-	17, // 41: linksgate.v1.NotificationService.ListNotifications:output_type -> linksgate.v1.ListNotificationsResponse
-	19, // 42: linksgate.v1.NotificationService.GetNotification:output_type -> linksgate.v1.GetNotificationResponse
-	21, // 43: linksgate.v1.NotificationService.GetLogInfo:output_type -> linksgate.v1.GetLogInfoResponse
-	40, // [40:44] is the sub-list for method output_type
-	36, // [36:40] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	22, // 36: linksgate.v1.GetLogInfoResponse.spool:type_name -> linksgate.v1.Spool
+	24, // 37: linksgate.v1.Spool.since:type_name -> google.protobuf.Timestamp
+	5,  // 38: linksgate.v1.NotificationService.Subscribe:input_type -> linksgate.v1.SubscribeRequest
+	16, // 39: linksgate.v1.NotificationService.ListNotifications:input_type -> linksgate.v1.ListNotificationsRequest
+	18, // 40: linksgate.v1.NotificationService.GetNotification:input_type -> linksgate.v1.GetNotificationRequest
+	20, // 41: linksgate.v1.NotificationService.GetLogInfo:input_type -> linksgate.v1.GetLogInfoRequest
+	6,  // 42: linksgate.v1.NotificationService.Subscribe:output_type -> linksgate.v1.SubscribeResponse
+	17, // 43: linksgate.v1.NotificationService.ListNotifications:output_type -> linksgate.v1.ListNotificationsResponse
+	19, // 44: linksgate.v1.NotificationService.GetNotification:output_type -> linksgate.v1.GetNotificationResponse
+	21, // 45: linksgate.v1.NotificationService.GetLogInfo:output_type -> linksgate.v1.GetLogInfoResponse
+	42, // [42:46] is the sub-list for method output_type
+	38, // [38:42] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_linksgate_v1_notification_service_proto_init() }
@@ -1993,7 +2075,7 @@ func file_linksgate_v1_notification_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linksgate_v1_notification_service_proto_rawDesc), len(file_linksgate_v1_notification_service_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,8 +25,9 @@ const (
 
 // Ticket is what must be remembered of an entry that was not confirmed, to go on appending it so that it is stored once.
 type Ticket struct {
-	Subject string `json:"subject"` // the lane
-	After   uint64 `json:"after"`   // the sequence of the lane's message before it
+	Subject string `json:"subject"`         // the lane
+	After   uint64 `json:"after,omitempty"` // the sequence of the lane's message before it
+	Ask     bool   `json:"ask,omitempty"`   // or that of its last message, whichever that is
 	ID      string `json:"id"`
 	Key     []byte `json:"key,omitempty"`
 }
@@ -86,15 +87,17 @@ func (l *Log) append(ctx context.Context, key, data []byte) (store.Entry, bool, 
 	return entry, copied, err
 }
 
-// NewTicket returns a ticket of a lane that was never used, for an entry that is to be appended later, perhaps by another process.
-func (l *Log) NewTicket(key []byte) Ticket {
-	return Ticket{Subject: l.newLane().subject, ID: nuid.Next(), Key: key}
+// NewTicket returns a ticket of a lane of its own, for an entry that is to be appended later, perhaps by another process. Entries of one
+// lane must be submitted one after the other, in the order of their tickets.
+func (l *Log) NewTicket(lane string, key []byte) Ticket {
+	return Ticket{Subject: l.subject + lane, Ask: true, ID: nuid.Next(), Key: key}
 }
 
-// Submit appends the entry of a ticket, unless it is stored already: then it returns that one.
-func (l *Log) Submit(ctx context.Context, ticket Ticket, data []byte) (store.Entry, error) {
-	entry, _, _, err := l.submit(ctx, ticket, data)
-	return entry, err
+// Submit appends the entry of a ticket, unless it is stored already: then it returns that one. It reports whether a copy was found, by
+// its key, that is another entry.
+func (l *Log) Submit(ctx context.Context, ticket Ticket, data []byte) (store.Entry, bool, error) {
+	entry, copied, _, err := l.submit(ctx, ticket, data)
+	return entry, copied, err
 }
 
 // submit publishes until the outcome is known, or ctx ends. It returns the sequence of the lane's last message then.
@@ -103,8 +106,21 @@ func (l *Log) submit(ctx context.Context, ticket Ticket, data []byte) (entry sto
 	if ticket.Key != nil {
 		message.Header.Set(jetstream.MsgIDHeader, hex.EncodeToString(ticket.Key))
 	}
-	after, tries := ticket.After, 0
+	after, tries, ask := ticket.After, 0, ticket.Ask
 	err = l.engine.try(ctx, func(ctx context.Context) error {
+		if ask {
+			stored, err := l.stream.GetLastMsgForSubject(ctx, ticket.Subject)
+			switch {
+			case err == nil && stored.Header.Get(idHeader) == ticket.ID:
+				entry, last = store.Entry{Sequence: stored.Sequence, Time: stored.Time}, stored.Sequence
+				return nil
+			case err == nil:
+				after = stored.Sequence
+			case !errors.Is(err, jetstream.ErrMsgNotFound):
+				return err
+			}
+			ask = false
+		}
 		tries++
 		written := time.Now()
 		ack, err := l.engine.js.PublishMsg(ctx, message, jetstream.WithExpectLastSequencePerSubject(after), jetstream.WithRetryAttempts(0))

@@ -60,7 +60,7 @@ func (e *Engine) OpenLog(ctx context.Context, name string, options store.LogOpti
 	if options.MaxAge > 0 {
 		window = min(window, options.MaxAge)
 	}
-	subject := e.options.Prefix + ".log." + name + "."
+	subject := logSubject(e.options.Prefix, name)
 	stream, err := e.openStream(ctx, jetstream.StreamConfig{
 		Name: e.streamName("LOG", name), Subjects: []string{subject + "*"}, Description: "Linksgate " + name,
 		MaxAge: options.MaxAge, MaxBytes: unlimited(options.MaxBytes), Duplicates: window,
@@ -90,6 +90,8 @@ func (e *Engine) OpenLog(ctx context.Context, name string, options store.LogOpti
 	e.add(l)
 	return l, nil
 }
+
+func logSubject(prefix, name string) string { return prefix + ".log." + name + "." }
 
 func (e *Engine) streamName(kind, name string) string {
 	return strings.ToUpper(e.options.Prefix + "_" + kind + "_" + name)
