@@ -2,7 +2,7 @@
 BUF    = go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 LINT   = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build demo test test-web test-docs faults faults-short groups lint generate check-generated breaking bench bench-start bench-restart corruption \
+.PHONY: build demo demo-cluster test test-web test-docs faults faults-short faults-cluster groups lint generate check-generated breaking bench bench-start bench-restart corruption \
 	fuzz clean
 
 build:
@@ -35,6 +35,15 @@ faults:
 ## faults-short: everything that can break does, once; under two minutes on two cores
 faults-short:
 	go test -count 1 -run '^TestEveryFault$$' ./server/faults -every -seed $(SEED)
+
+## faults-cluster: three NATS servers and three gateways as processes: each is killed and frozen under load, then all of NATS is away for
+## OUTAGE; prints who was refused, waited, lost, repeated or reordered. Two minutes
+OUTAGE ?= 10s
+faults-cluster:
+	go test -v -count 1 -timeout 0 ./server/faults/cluster -cluster -outage $(OUTAGE)
+
+## demo-cluster: the same, to look at
+demo-cluster: faults-cluster
 
 ## groups: 100,000 notifications shared by three members that are killed at random; some minutes. SEED as above
 groups:

@@ -101,7 +101,7 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 	}
 	defer func() { err = errors.Join(err, listeners.close()) }()
 
-	log, shared, err := openLog(ctx, found, env.Logger)
+	log, shared, err := awaitLog(ctx, found, env.Logger)
 	if err != nil {
 		return err
 	}
@@ -146,6 +146,27 @@ func (o owned) Acquire(ctx context.Context, name string) error { return o.stored
 func (o owned) Lose(name string) {
 	o.groups.Abandon(name)
 	o.stored.Release(name)
+}
+
+// awaitLog opens the log. A cluster that is not there yet is waited for, until ctx ends: connections to the gateway wait meanwhile.
+func awaitLog(ctx context.Context, found config.Checked, logger *slog.Logger) (*eventlog.Log, *nats.Engine, error) {
+	const every, told = time.Second, time.Minute
+	var last time.Time
+	for {
+		log, shared, err := openLog(ctx, found, logger)
+		if err == nil || found.NATS == nil || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, eventlog.ErrUnavailable) {
+			return log, shared, err
+		}
+		if time.Since(last) >= told {
+			last = time.Now()
+			logger.Warn("waiting for the NATS cluster", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, nil, err
+		case <-time.After(every):
+		}
+	}
 }
 
 // openLog opens the log on the engine that the configuration says, and returns that if it is one that gateways share.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"regexp"
 	"sync"
 	"sync/atomic"
@@ -25,8 +26,6 @@ type Erased struct {
 var (
 	// ErrBadICCID says that a text cannot be an ICCID.
 	ErrBadICCID = errors.New("not an ICCID")
-	// ErrNotErasable says that the log is stored where nothing can be replaced.
-	ErrNotErasable = errors.New("a log on a NATS cluster cannot be erased from: what it has goes with its retention")
 )
 
 // goodICCID is what an ICCID looks like: ITU-T E.118 has up to 19 digits, SIMs in use have up to 22 hexadecimal ones.
@@ -35,7 +34,7 @@ var goodICCID = regexp.MustCompile(`^[0-9A-Fa-f]{10,22}$`)
 // erasures are the SIMs that are being erased. Until a SIM's notifications are replaced in every file, they are left out wherever a record
 // batch is unpacked.
 type erasures struct {
-	table  store.KV      // nil: nothing can be erased; set before the log is used
+	table  store.KV      // set before the log is used
 	signal chan struct{} // buffered; there is something to do
 	count  atomic.Int32  // of pending
 
@@ -93,20 +92,36 @@ func (l *Log) openErasures(ctx context.Context) error {
 	return nil
 }
 
+// followErasures applies what other gateways erase, until ctx ends.
+func (l *Log) followErasures(ctx context.Context, changes iter.Seq2[store.Change, error]) {
+	for change, err := range changes {
+		if err != nil {
+			return // the log is closed
+		}
+		if change.Deleted {
+			continue
+		}
+		through := l.tail.headInfo().position.Stream // rather too much, if it cannot be read
+		if value, err := l.erasures.table.Get(ctx, change.Key); err == nil && len(value.Data) == 8 {
+			through = binary.BigEndian.Uint64(value.Data)
+		}
+		l.erasures.set(change.Key, through)
+		l.tail.forget()
+	}
+}
+
 // Erase removes every notification of a SIM that is stored by now, from the log, the quarantine and what groups have parked. When it
-// returns nil they cannot be read any more, and that is durable; they are replaced in all files within minutes, also after a crash.
+// returns nil they cannot be read any more, and that is durable; they are replaced in all files within minutes, also after a crash; in a log
+// that gateways share, they cannot be read at any of them, and their bytes go with the retention.
 // Readers are told of a gap of ErrErased. What the quarantine has is found by its bytes. With dryRun nothing is removed.
 //
 // What members of groups have in hand at the moment, they keep. Copies of the directory are not reached.
 //
-// Errors: ErrBadICCID, ErrNotErasable, ErrUnavailable, ErrClosed.
+// Errors: ErrBadICCID, ErrUnavailable, ErrClosed.
 func (l *Log) Erase(ctx context.Context, iccid string, dryRun bool) (Erased, error) {
 	var erased Erased
-	switch {
-	case !goodICCID.MatchString(iccid):
+	if !goodICCID.MatchString(iccid) {
 		return erased, fmt.Errorf("%w: %.40q", ErrBadICCID, iccid)
-	case l.erasures.table == nil:
-		return erased, ErrNotErasable
 	}
 	through := l.tail.headInfo().position.Stream
 	if err := l.findSIM(ctx, iccid, through, func(_ uint64, count int) { erased.Notifications += uint64(count) }); err != nil {
@@ -190,7 +205,7 @@ func (r *Record) has(iccid string) bool {
 // runErasures replaces in the files what is being erased, until ctx ends.
 func (l *Log) runErasures(ctx context.Context) {
 	const retry = time.Minute
-	for l.erasures.table != nil {
+	for {
 		select {
 		case <-ctx.Done():
 			return

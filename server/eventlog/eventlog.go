@@ -294,6 +294,12 @@ func open(ctx context.Context, options Options) (*Log, error) {
 	l.background.Go(func() { l.watchEngine(running) })
 	if l.shared() {
 		l.background.Go(func() { l.tail.run(running) })
+		erasures, err := l.erasures.table.Watch(running, "")
+		if err != nil {
+			stop()
+			return nil, err
+		}
+		l.background.Go(func() { l.followErasures(running, erasures) })
 	}
 	return l, nil
 }

@@ -112,3 +112,35 @@ func TestGroupGoesOnAtAnotherGateway(t *testing.T) {
 	settle(t, next...)
 	fetchNone(t, attach(t, openShared(t, url), record), SourceLog)
 }
+
+// What is erased at one gateway cannot be read at any other.
+func TestErasedIsUnreadableAtEveryGateway(t *testing.T) {
+	url := startNATS(t)
+	a, b := openShared(t, url), openShared(t, url)
+	const iccid = "89860220190000000001"
+	one := notification(1)
+	one.Iccids = []string{iccid}
+	mustAppend(t, a, one)
+	position := Position{Stream: 1}
+	if _, err := b.Info(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Get(t.Context(), position); err != nil {
+		t.Fatal(err)
+	}
+	if erased, err := a.Erase(t.Context(), iccid, false); err != nil || erased.Notifications != 1 {
+		t.Fatalf("%+v, %v", erased, err)
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		_, err := b.Get(t.Context(), position)
+		if errors.Is(err, ErrErased) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("at the other gateway: %v", err)
+		}
+	}
+	if _, err := openShared(t, url).Get(t.Context(), position); !errors.Is(err, ErrErased) {
+		t.Errorf("at a gateway that is opened later: %v", err)
+	}
+}

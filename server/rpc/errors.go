@@ -88,8 +88,6 @@ func toStatus(err error) (*status.Status, bool) {
 			metadata = map[string]string{"last_token": slow.lastToken}
 		}
 		return describe(codes.Aborted, "CLIENT_NOT_READING", err.Error(), metadata), true
-	case errors.Is(err, eventlog.ErrNotErasable):
-		return describe(codes.Unimplemented, "NOT_ERASABLE", err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrBadToken), errors.Is(err, eventlog.ErrBadID), errors.Is(err, eventlog.ErrBadICCID):
 		return describe(codes.InvalidArgument, "INVALID_ARGUMENT", err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrExpired):

@@ -48,7 +48,6 @@ var sentinels = map[string]statusCase{
 	"ErrDamaged":     {err: eventlog.ErrDamaged, code: codes.DataLoss, reason: "DAMAGED"},
 	"ErrErased":      {err: eventlog.ErrErased, code: codes.NotFound, reason: "NOT_FOUND"},
 	"ErrBadICCID":    {err: eventlog.ErrBadICCID, code: codes.InvalidArgument, reason: "INVALID_ARGUMENT"},
-	"ErrNotErasable": {err: eventlog.ErrNotErasable, code: codes.Unimplemented, reason: "NOT_ERASABLE"},
 	"ErrNotFound":    {err: eventlog.ErrNotFound, code: codes.NotFound, reason: "NOT_FOUND"},
 	"ErrTooLarge":    {err: eventlog.ErrTooLarge, code: codes.InvalidArgument, reason: "TOO_LARGE"},
 	"ErrUnavailable": {err: eventlog.ErrUnavailable, code: codes.Unavailable, reason: "LOG_UNAVAILABLE", retry: true},

@@ -338,8 +338,8 @@ func passes(err error) bool {
 	var api *jetstream.APIError
 	switch {
 	case errors.As(err, &api):
-		// 10074 and others with 503: no leader, a server that is starting or short of something for a moment.
-		return api.Code == 503 && api.ErrorCode != codeInsufficient && api.ErrorCode != codeStorage && api.ErrorCode != jetstream.JSErrCodeJetStreamNotEnabled
+		// With 503: no leader, a server that is starting or short of something for a moment. Peers may have yet to join.
+		return api.ErrorCode == codeNoPeers || api.Code == 503 && api.ErrorCode != codeInsufficient && api.ErrorCode != codeStorage && api.ErrorCode != jetstream.JSErrCodeJetStreamNotEnabled
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout),
 		errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse),
 		errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionReconnecting), errors.Is(err, nats.ErrReconnectBufExceeded),
@@ -354,6 +354,7 @@ func passes(err error) bool {
 const (
 	codeInsufficient jetstream.ErrorCode = 10023
 	codeStorage      jetstream.ErrorCode = 10047
+	codeNoPeers      jetstream.ErrorCode = 10005
 )
 
 // meaning gives an error the meaning that it has in package store.
@@ -437,7 +438,7 @@ func (e *Engine) openStream(ctx context.Context, want jetstream.StreamConfig) (s
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open stream %s: %w", want.Name, err)
+		return nil, fmt.Errorf("open stream %s: %w", want.Name, meaning(err))
 	}
 	return stream, nil
 }
