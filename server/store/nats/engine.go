@@ -440,6 +440,12 @@ func (e *Engine) openStream(ctx context.Context, want jetstream.StreamConfig) (s
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s: %w", want.Name, meaning(err))
 	}
+	// One gateway's file does not change what all share.
+	if have := stream.CachedInfo().Config; have.MaxAge != want.MaxAge || have.MaxBytes != want.MaxBytes || have.Replicas != want.Replicas {
+		e.options.Logger.Warn("stream has other settings than this configuration, which has no effect on it", "stream", want.Name,
+			"max_age", have.MaxAge, "max_bytes", have.MaxBytes, "replicas", have.Replicas,
+			"configured_max_age", want.MaxAge, "configured_max_bytes", want.MaxBytes, "configured_replicas", want.Replicas)
+	}
 	return stream, nil
 }
 
