@@ -1,7 +1,6 @@
 package eventlog
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -215,47 +214,6 @@ func TestBatchesThatExpireAreMissed(t *testing.T) {
 	next = fetch(t, attach(t, l, late), SourceLog, 1)
 	if want := next[0].Stream - delivered; next[0].Stream != first() || next[0].Missed != want {
 		t.Errorf("batch %d after %d missed ones, want %d", next[0].Stream, next[0].Missed, want)
-	}
-}
-
-func TestReadersShareTheLog(t *testing.T) {
-	l := openLog(t, onDisk{NoSync: true})
-	record := mustCreate(t, l, groupRecord("a", Cursor{Stream: 1}))
-	const batches = 300
-	for n := range batches {
-		mustAppend(t, l, notification(n))
-	}
-	results := make(chan []uint64)
-	for range 3 {
-		r := attach(t, l, record)
-		go func() {
-			var got []uint64
-			for {
-				claims, err := r.Fetch(context.Background(), SourceLog, 7, 300*time.Millisecond)
-				if err != nil {
-					t.Error(err)
-				}
-				if len(claims) == 0 {
-					results <- got
-					return
-				}
-				for _, c := range claims {
-					if len(got) > 0 && got[len(got)-1] >= c.Stream {
-						t.Errorf("%d after %d", c.Stream, got[len(got)-1])
-					}
-					got = append(got, c.Stream)
-				}
-				settle(t, claims...)
-			}
-		}()
-	}
-	var all []uint64
-	for range 3 {
-		all = append(all, <-results...)
-	}
-	slices.Sort(all)
-	if len(all) != batches || len(slices.Compact(all)) != batches {
-		t.Errorf("%d batches, want each of %d once", len(all), batches)
 	}
 }
 
