@@ -223,8 +223,8 @@ func (j *journal) begin(need int64) (*segment, error) {
 	}
 	j.mu.Lock()
 	s := &segment{origin: newOrigin(j.id, j.epoch, j.next, size), path: segmentPath(j.dir, j.next), bytes: size, marks: []mark{}}
+	s.content = content{Last: s.First - 1, LastTime: j.lastTime, End: entriesBegin}
 	j.mu.Unlock()
-	s.content = content{Last: s.First - 1, End: entriesBegin}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, j.engine.fail(fmt.Errorf("begin segment: %w", err))
@@ -240,6 +240,9 @@ func (j *journal) begin(need int64) (*segment, error) {
 		return nil, j.engine.fail(fmt.Errorf("begin segment: %w", errors.Join(err, f.Close())))
 	}
 	j.mu.Lock()
+	if n := len(j.segments); n > 0 && j.segments[n-1].First == s.First {
+		j.segments = slices.Clone(j.segments[:n-1]) // it has no entry, and its file was replaced just now
+	}
 	j.segments = append(j.segments, s)
 	j.mu.Unlock()
 	j.file = f

@@ -271,12 +271,12 @@ func (l *Log) tick(now time.Time) {
 		before = max(before, old)
 	}
 	l.mu.Lock()
-	due := before > l.retained
+	due := err == nil && before > l.retained
 	if due {
 		l.retained = min(before, l.next)
 	}
 	l.mu.Unlock()
-	if due && err == nil {
+	if due {
 		l.appending.Lock()
 		err = l.retain(before)
 		l.appending.Unlock()

@@ -55,7 +55,9 @@ func (j *journal) load() error {
 	j.next = j.retained
 	for _, s := range j.segments {
 		j.next = max(j.next, s.First, s.Last+1)
+		// One without an entry has no time of its own, and times are searched: they must not decrease.
 		j.lastTime = max(j.lastTime, s.LastTime)
+		s.LastTime = j.lastTime
 	}
 	if err := j.writeManifest(); err != nil {
 		return err
