@@ -2,16 +2,16 @@
 //
 // # The model
 //
-// The log is one JetStream stream. JetStream runs inside this process by default, on a directory of its own, or as an
-// external NATS cluster; only opening differs. This is the only package that knows NATS.
+// The log is a log of an engine of package store, which may be on this machine's disk or be shared with other gateways; nothing here
+// knows which, but for what sharing means.
 //
-// One message of the stream is one record batch: up to 512 marshalled notifications that were waiting to be written at the
-// same moment. A batch is one write, one sync and one acknowledgement, and is stored whole or not at all. While one batch
-// is being written the next one gathers, so batches grow with the load and an idle log adds no delay.
+// One entry of it is one record batch: up to 512 marshalled notifications that were waiting to be written at the same moment. A batch is
+// one write and one sync, and is stored whole or not at all. While one batch is being written the next one gathers, so batches grow with
+// the load and an idle log adds no delay.
 //
 // A [Position] is where a notification is: the batch's stream sequence and the index in it. A [Cursor] is a place between
 // notifications: what is read next. The resume token that clients hold is a cursor of one particular log, with a
-// checksum; logs are told apart by a random id in the stream's metadata. Id, sequence and token of a notification follow
+// checksum; logs are told apart by the id that their store gives them, and copies of one by its epochs. Id, sequence and token of a notification follow
 // from its position and are not stored.
 //
 //	stream sequence      41                  42          43
@@ -32,11 +32,11 @@
 // # Duplicates and quarantine
 //
 // A notification that bears a duplicate key is stored once within a window; see package dedup. What the gateway refused is kept
-// in a second stream, [Quarantine], from which it can be released into the log exactly once.
+// in a table, [Quarantine], from which it can be released into the log exactly once.
 //
 // # Groups
 //
-// Readers that share the log have a common place in it, which the engine keeps: see [Groups].
+// What must outlive a gateway of the groups that share the log is in tables too: see [Groups].
 //
 // Only what is durable is ever read, so a crash never takes back what a reader saw. Notifications that should be there and
 // are not, because retention passed them or the disk lost them, are told as a [Gap], never skipped in silence.

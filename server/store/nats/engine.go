@@ -82,9 +82,8 @@ type Engine struct {
 	conn    *nats.Conn
 	js      jetstream.JetStream
 
-	refused  atomic.Pointer[error] // the last thing that the connection may not do
-	failing  atomic.Pointer[error] // why nothing is confirmed; nil: it is
-	lastSeen atomic.Int64          // UnixNano of the last confirmation
+	refused atomic.Pointer[error] // what the connection may not do, since the cluster was last away
+	failing atomic.Pointer[error] // why nothing is confirmed; nil: it is
 
 	closing   chan struct{}
 	closeOnce sync.Once
@@ -129,7 +128,6 @@ func Open(ctx context.Context, options Options) (*Engine, error) {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
 	options.Logger.Info("NATS connected", "server", e.conn.ConnectedUrlRedacted(), "cluster", e.conn.ConnectedClusterName())
-	e.lastSeen.Store(time.Now().UnixNano())
 	e.running.Go(e.probe)
 	return e, nil
 }
@@ -261,6 +259,7 @@ func (e *Engine) probe() {
 			e.options.Logger.Warn("NATS cluster away", "error", err)
 		case err == nil && e.failing.Load() != nil:
 			e.failing.Store(nil)
+			e.refused.Store(nil)
 			e.options.Logger.Info("NATS cluster back", "server", e.conn.ConnectedUrlRedacted())
 		}
 	}
