@@ -213,9 +213,9 @@ func with(header http.Header, changes ...string) http.Header {
 
 func TestWhatNobodySignedIs401(t *testing.T) {
 	t.Parallel()
-	sms := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody)
-	cube := signed(t, linksgatev1.Kind_KIND_CUBE, markedBody)
-	forged, err := linksfield.Forger().MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, sms.Body)
+	sms := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody)
+	cube := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, markedBody)
+	forged, err := linksfield.Forger().MakeWithBody(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, sms.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,8 +247,8 @@ func TestWhatNobodySignedIs401(t *testing.T) {
 
 func TestURLsThatNobodyWasGivenAre404(t *testing.T) {
 	t.Parallel()
-	sms := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody)
-	recharge := signed(t, linksgatev1.Kind_KIND_MALL_RECHARGE_SUCCESS, markedBody)
+	sms := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody)
+	recharge := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS, markedBody)
 	var refusals []refusal
 	for name, path := range map[string]string{
 		"root":                      "/",
@@ -257,7 +257,7 @@ func TestURLsThatNobodyWasGivenAre404(t *testing.T) {
 		"account in capitals":       "/linksfield/ACME/sms-received",
 		"no kind":                   "/linksfield/acme",
 		"unknown kind":              "/linksfield/acme/sms",
-		"kind in the enum's words":  "/linksfield/acme/KIND_SMS_RECEIVED",
+		"kind in the enum's words":  "/linksfield/acme/NOTIFICATION_KIND_SMS_RECEIVED",
 		"token where there is none": smsPath + "/" + orderToken,
 		"missing path token":        orderPath,
 		"empty path token":          orderPath + "/",
@@ -286,7 +286,7 @@ func TestSourcesBehindTrustedProxies(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Webhook.TrustedProxies = []string{"127.0.0.0/8", "198.51.100.7"}
 	g := startGateway(t, cfg)
-	recharge := signed(t, linksgatev1.Kind_KIND_MALL_RECHARGE_SUCCESS, markedBody)
+	recharge := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS, markedBody)
 	for forwarded, want := range map[string]int{
 		"203.0.113.9":                         http.StatusOK,
 		"192.0.2.1, 203.0.113.9":              http.StatusOK,
@@ -320,7 +320,7 @@ func TestOnlyPostIsAllowed(t *testing.T) {
 func TestBodiesOverTheLimitAre413(t *testing.T) {
 	t.Parallel()
 	tooLarge := strings.Replace(markedBody, "}", strings.Repeat(" ", 256<<10+1-len(markedBody))+"}", 1)
-	header := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, tooLarge).Header
+	header := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, tooLarge).Header
 	checkRefusals(t, http.StatusRequestEntityTooLarge, []refusal{
 		{name: "announced", header: header, body: tooLarge, reason: "too_large"},
 		{name: "chunked", header: header, body: tooLarge, chunked: true, reason: "too_large"},
@@ -329,8 +329,8 @@ func TestBodiesOverTheLimitAre413(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Webhook.MaxBody = config.Size(len(markedBody))
 	g := startGateway(t, cfg)
-	g.deliver(t, smsPath, signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody))
-	over := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody+" ")
+	g.deliver(t, smsPath, signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody))
+	over := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody+" ")
 	if a := g.request(t, http.MethodPost, smsPath, over.Header, strings.NewReader(markedBody+" ")); a.status != http.StatusRequestEntityTooLarge {
 		t.Errorf("a byte over the configured limit: %d %s; want 413", a.status, a.body)
 	}
@@ -339,7 +339,7 @@ func TestBodiesOverTheLimitAre413(t *testing.T) {
 func TestHeadersOverTheLimitAre431(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	sms := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody)
+	sms := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody)
 	header := with(sms.Header, "X-Lf-Delivery", strings.Repeat("d", 64<<10))
 	a := g.request(t, http.MethodPost, smsPath, header, strings.NewReader(markedBody))
 	if a.status != http.StatusRequestHeaderFieldsTooLarge {
@@ -354,7 +354,7 @@ func TestSlowBodyIs408(t *testing.T) {
 	cfg.Webhook.ReadTimeout = config.Duration(300 * time.Millisecond)
 	g := startGateway(t, cfg)
 	slow := openConn(t, g)
-	slow.begin(t, smsPath, signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody))
+	slow.begin(t, smsPath, signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody))
 	slow.write(t, markedBody[:10])
 	a := slow.answer(t)
 	if a.status != http.StatusRequestTimeout || g.logs.refusals(t)["slow"] != 1 {
@@ -370,7 +370,7 @@ func TestRequestsInFlightAreFinishedByAShutdown(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	g := startGateway(t, cfg)
-	sms := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody)
+	sms := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody)
 	inFlight := openConn(t, g)
 	inFlight.begin(t, smsPath, sms)
 	g.cancel()

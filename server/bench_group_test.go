@@ -36,7 +36,7 @@ func BenchmarkGroup(b *testing.B) {
 	for _, members := range []int{1, 4, 16} {
 		for _, inFlight := range []int{16, 256} {
 			b.Run(fmt.Sprintf("members=%d/in-flight=%d/by=linksgate", members, inFlight), func(b *testing.B) {
-				benchShare(b, address, linksgatev1.Ordering_ORDERING_NONE, members, inFlight, benchGroupStored)
+				benchShare(b, address, linksgatev1.GroupOrdering_GROUP_ORDERING_NONE, members, inFlight, benchGroupStored)
 			})
 			b.Run(fmt.Sprintf("members=%d/in-flight=%d/by=jetstream", members, inFlight), func(b *testing.B) {
 				for range b.N {
@@ -56,12 +56,12 @@ func BenchmarkGroupSingly(b *testing.B) {
 	log := benchLog(b)
 	load(b, benchFront(b, log), benchRequests(b, stored), 1)
 	address := benchRPC(b, log)
-	for _, ordering := range []linksgatev1.Ordering{linksgatev1.Ordering_ORDERING_NONE, linksgatev1.Ordering_ORDERING_BY_SIM} {
+	for _, ordering := range []linksgatev1.GroupOrdering{linksgatev1.GroupOrdering_GROUP_ORDERING_NONE, linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM} {
 		b.Run(ordering.String(), func(b *testing.B) { benchShare(b, address, ordering, 4, 256, stored) })
 	}
 }
 
-func benchShare(b *testing.B, address string, ordering linksgatev1.Ordering, members, inFlight, stored int) {
+func benchShare(b *testing.B, address string, ordering linksgatev1.GroupOrdering, members, inFlight, stored int) {
 	for range b.N {
 		shareGroup(b, address, ordering, members, inFlight, stored)
 	}
@@ -79,13 +79,13 @@ func benchDial(b *testing.B, address string) *grpc.ClientConn {
 }
 
 // shareGroup lets members get through the whole log.
-func shareGroup(b *testing.B, address string, ordering linksgatev1.Ordering, members, inFlight, stored int) {
+func shareGroup(b *testing.B, address string, ordering linksgatev1.GroupOrdering, members, inFlight, stored int) {
 	b.Helper()
 	name := fmt.Sprintf("bench-%d", time.Now().UnixNano())
 	conn := benchDial(b, address)
 	defer conn.Close()
 	if _, err := linksgatev1.NewGroupServiceClient(conn).CreateGroup(b.Context(), &linksgatev1.CreateGroupRequest{
-		Group: &linksgatev1.Group{Name: name, Ordering: ordering}, Start: &linksgatev1.CreateGroupRequest_Earliest{Earliest: true},
+		Group: &linksgatev1.Group{Name: name, Ordering: ordering}, Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}},
 	}); err != nil {
 		b.Fatal(err)
 	}
@@ -97,13 +97,13 @@ func shareGroup(b *testing.B, address string, ordering linksgatev1.Ordering, mem
 		conn := benchDial(b, address)
 		defer conn.Close()
 		working.Go(func() {
-			client := linksgatev1.NewGroupServiceClient(conn)
-			stream, err := client.Consume(ctx, &linksgatev1.ConsumeRequest{Group: name, MaxInFlight: uint32(inFlight)})
+			client := linksgatev1.NewWorkerServiceClient(conn)
+			stream, err := client.Consume(ctx, &linksgatev1.ConsumeRequest{GroupName: name, MaxInFlight: int32(inFlight)})
 			if err != nil {
 				b.Error(err)
 				return
 			}
-			request := &linksgatev1.AcknowledgeRequest{Group: name}
+			request := &linksgatev1.AcknowledgeRequest{GroupName: name}
 			for {
 				frame, err := stream.Recv()
 				if err != nil {
@@ -118,7 +118,7 @@ func shareGroup(b *testing.B, address string, ordering linksgatev1.Ordering, mem
 				}
 				request.LeaseTokens = request.GetLeaseTokens()[:0]
 				for _, lease := range leases {
-					request.LeaseTokens = append(request.LeaseTokens, lease.GetToken())
+					request.LeaseTokens = append(request.LeaseTokens, lease.GetLeaseToken())
 				}
 				response, err := client.Acknowledge(ctx, request)
 				if err != nil {

@@ -250,7 +250,7 @@ func BenchmarkIngestWithIdleSubscribers(b *testing.B) {
 		b.Run(fmt.Sprintf("subscribers=%d", subscribers), func(b *testing.B) {
 			log := benchLog(b)
 			address, requests := benchFront(b, log), benchRequests(b, benchWarmUp+b.N)
-			nobody := &linksgatev1.Filter{Accounts: []string{"nobody"}}
+			nobody := &linksgatev1.NotificationFilter{Accounts: []string{"nobody"}}
 			stop := subscribe(b, benchRPC(b, log), subscribers, &linksgatev1.SubscribeRequest{Filter: nobody}, func(*linksgatev1.SubscribeResponse) {})
 			load(b, address, requests[:benchWarmUp], 64)
 			b.ResetTimer()
@@ -363,7 +363,7 @@ func replay(b *testing.B, address string, options []grpc.DialOption) int {
 	}
 	defer conn.Close()
 	stream, err := linksgatev1.NewNotificationServiceClient(conn).Subscribe(b.Context(), &linksgatev1.SubscribeRequest{
-		Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true},
+		Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}},
 		Until: &linksgatev1.SubscribeRequest_UntilHead{UntilHead: true}, MaxBatch: eventlog.MaxBatchRecords,
 	})
 	if err != nil {
@@ -399,7 +399,7 @@ func (c countingCodec) Unmarshal(data mem.BufferSlice, v any) error {
 			continue
 		}
 		batch, _ := protowire.ConsumeBytes(frame[n:])
-		var counted linksgatev1.Batch
+		var counted linksgatev1.NotificationBatch
 		for len(batch) > 0 {
 			_, _, n := protowire.ConsumeTag(batch)
 			m := protowire.ConsumeFieldValue(fieldNotifications, protowire.BytesType, batch[n:])

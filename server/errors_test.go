@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -81,7 +82,7 @@ func (g *gateway) getError(t *testing.T, id string) error {
 func manyTexts(count int) []string {
 	var texts []string
 	for n := range count {
-		texts = append(texts, strings.Repeat("x", n+1))
+		texts = append(texts, fmt.Sprintf("%064d", n))
 	}
 	return texts
 }
@@ -96,11 +97,11 @@ func TestRequestsOutOfBoundsAreInvalid(t *testing.T) {
 		damaged = "C" + token[1:]
 	}
 
-	for field, filters := range map[string][]*linksgatev1.Filter{
-		"filter.accounts":      {{Accounts: manyTexts(101)}, {Accounts: []string{"acme", ""}}},
-		"filter.kinds":         {{Kinds: []linksgatev1.Kind{linksgatev1.Kind_KIND_UNSPECIFIED}}, {Kinds: []linksgatev1.Kind{99}}},
-		"filter.iccids":        {{Iccids: manyTexts(1001)}, {Iccids: []string{""}}},
-		"filter.partner_codes": {{PartnerCodes: manyTexts(101)}, {PartnerCodes: []string{""}}},
+	for field, filters := range map[string][]*linksgatev1.NotificationFilter{
+		"filter.accounts":      {{Accounts: manyTexts(101)}, {Accounts: []string{"acme", ""}}, {Accounts: []string{strings.Repeat("a", 65)}}},
+		"filter.kinds":         {{Kinds: []linksgatev1.NotificationKind{linksgatev1.NotificationKind_NOTIFICATION_KIND_UNSPECIFIED}}, {Kinds: []linksgatev1.NotificationKind{99}}, {Kinds: slices.Repeat([]linksgatev1.NotificationKind{1}, 100)}},
+		"filter.iccids":        {{Iccids: manyTexts(1001)}, {Iccids: []string{""}}, {Iccids: []string{strings.Repeat("8", 65)}}},
+		"filter.partner_codes": {{PartnerCodes: manyTexts(101)}, {PartnerCodes: []string{""}}, {PartnerCodes: []string{strings.Repeat("p", 257)}}},
 	} {
 		for _, filter := range filters {
 			checkInvalid(t, "Subscribe", field, g.subscribeError(t, &linksgatev1.SubscribeRequest{Filter: filter}))
@@ -108,15 +109,15 @@ func TestRequestsOutOfBoundsAreInvalid(t *testing.T) {
 		}
 	}
 	for field, requests := range map[string][]*linksgatev1.SubscribeRequest{
-		"latest":   {{Start: &linksgatev1.SubscribeRequest_Latest{}}},
-		"earliest": {{Start: &linksgatev1.SubscribeRequest_Earliest{}}},
-		"after": {
+		"start.latest":   {{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Latest{}}}},
+		"start.earliest": {{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{}}}},
+		"start.after": {
 			{Start: after("")}, {Start: after("token")}, {Start: after(damaged)}, {Start: after(token + "A")}, {Start: after(" " + token)},
 			{Start: after(strings.ToUpper(token))},
 		},
-		"since": {
-			{Start: &linksgatev1.SubscribeRequest_Since{Since: &timestamppb.Timestamp{Nanos: -1}}},
-			{Start: &linksgatev1.SubscribeRequest_Since{Since: &timestamppb.Timestamp{Seconds: 1 << 40}}},
+		"start.since": {
+			{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: &timestamppb.Timestamp{Nanos: -1}}}},
+			{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: &timestamppb.Timestamp{Seconds: 1 << 40}}}},
 		},
 		"until_head":  {{Until: &linksgatev1.SubscribeRequest_UntilHead{}}},
 		"until_token": {{Until: &linksgatev1.SubscribeRequest_UntilToken{UntilToken: damaged}}},
@@ -128,19 +129,20 @@ func TestRequestsOutOfBoundsAreInvalid(t *testing.T) {
 			{HeartbeatInterval: &durationpb.Duration{Seconds: 1, Nanos: -1}},
 			{HeartbeatInterval: &durationpb.Duration{Seconds: 1 << 60}},
 		},
-		"max_batch": {{MaxBatch: 513}, {MaxBatch: 1<<32 - 1}},
-		"on_gap":    {{OnGap: 3}, {OnGap: -1}},
-		"client_id": {{ClientId: strings.Repeat("x", 101)}, {ClientId: "two\nlines"}, {ClientId: "é"}},
+		"max_batch":   {{MaxBatch: -1}, {MaxBatch: 513}, {MaxBatch: 1<<31 - 1}},
+		"on_gap":      {{OnGap: 3}, {OnGap: -1}},
+		"client_name": {{ClientName: strings.Repeat("x", 101)}, {ClientName: "two\nlines"}, {ClientName: "é"}},
 	} {
 		for _, request := range requests {
 			checkInvalid(t, "Subscribe", field, g.subscribeError(t, request))
 		}
 	}
 	for field, requests := range map[string][]*linksgatev1.ListNotificationsRequest{
-		"earliest":   {{Start: &linksgatev1.ListNotificationsRequest_Earliest{}}},
-		"after":      {{Start: &linksgatev1.ListNotificationsRequest_After{After: damaged}}},
-		"since":      {{Start: &linksgatev1.ListNotificationsRequest_Since{Since: &timestamppb.Timestamp{Nanos: -1}}}},
-		"page_token": {{PageToken: damaged}, {PageToken: "2"}},
+		"start.earliest": {{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{}}}},
+		"start.after":    {{Start: &linksgatev1.Start{Position: &linksgatev1.Start_After{After: damaged}}}},
+		"start.since":    {{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: &timestamppb.Timestamp{Nanos: -1}}}}},
+		"page_size":      {{PageSize: -1}},
+		"page_token":     {{PageToken: damaged}, {PageToken: "2"}},
 	} {
 		for _, request := range requests {
 			checkInvalid(t, "ListNotifications", field, g.listError(t, request))
@@ -167,15 +169,15 @@ func TestBoundsThemselvesAreValid(t *testing.T) {
 	for _, request := range []*linksgatev1.SubscribeRequest{
 		{HeartbeatInterval: durationpb.New(time.Second)},
 		{HeartbeatInterval: durationpb.New(10 * time.Minute)},
-		{MaxBatch: 512, ClientId: strings.Repeat("~", 100), OnGap: linksgatev1.GapPolicy_GAP_POLICY_FAIL},
-		{Filter: &linksgatev1.Filter{Accounts: manyTexts(100), Iccids: manyTexts(1000), PartnerCodes: manyTexts(100)}},
-		{Start: &linksgatev1.SubscribeRequest_Since{Since: timestamppb.New(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC))}},
-		{Start: &linksgatev1.SubscribeRequest_Since{Since: timestamppb.New(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))}},
+		{MaxBatch: 512, ClientName: strings.Repeat("~", 100), OnGap: linksgatev1.GapPolicy_GAP_POLICY_FAIL},
+		{Filter: &linksgatev1.NotificationFilter{Accounts: manyTexts(100), Iccids: manyTexts(1000), PartnerCodes: manyTexts(100)}},
+		{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: timestamppb.New(time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC))}}},
+		{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: timestamppb.New(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))}}},
 	} {
 		s, _ := g.subscribe(t, request)
 		s.cancel()
 	}
-	if _, err := g.client.ListNotifications(t.Context(), &linksgatev1.ListNotificationsRequest{PageSize: 1<<32 - 1}); err != nil {
+	if _, err := g.client.ListNotifications(t.Context(), &linksgatev1.ListNotificationsRequest{PageSize: 1<<31 - 1}); err != nil {
 		t.Error(err)
 	}
 }

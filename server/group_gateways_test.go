@@ -25,7 +25,7 @@ import (
 // What members have done, and have, survives a planned restart: nothing is repeated, and old leases are settled at the new gateway.
 func TestARestartRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	for _, ordering := range []linksgatev1.Ordering{linksgatev1.Ordering_ORDERING_NONE, linksgatev1.Ordering_ORDERING_BY_SIM} {
+	for _, ordering := range []linksgatev1.GroupOrdering{linksgatev1.GroupOrdering_GROUP_ORDERING_NONE, linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM} {
 		t.Run(ordering.String(), func(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t)
@@ -76,7 +76,7 @@ func TestARestartRepeatsNothing(t *testing.T) {
 						t.Errorf("%s was leased again (attempt %d)", id, lease.GetAttempt())
 					}
 					delete(rest, id)
-					if got := r.acknowledge(t, lease.GetToken()); got[0] != leaseOK {
+					if got := r.acknowledge(t, lease.GetLeaseToken()); got[0] != leaseOK {
 						t.Errorf("%s: %v", id, got)
 					}
 				}
@@ -153,12 +153,12 @@ func TestAnOrderedGroupIsServedAtEveryGateway(t *testing.T) {
 	t.Parallel()
 	cfg := externalConfig(t)
 	a, b := startGateway(t, spooled(t, cfg)), startGateway(t, spooled(t, cfg))
-	r := a.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	r := a.group(t, &linksgatev1.Group{Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM})
 	other := r.on(b)
 	sim := func(n int) string { return fmt.Sprintf("8986022019000000%04d", n) }
 	send := func(n int) {
 		body := fmt.Sprintf(`{"sim_id":"%s","text_message":"x"}`, sim(n))
-		b.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, body))
+		b.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body))
 	}
 	send(1)
 	send(2)
@@ -170,14 +170,14 @@ func TestAnOrderedGroupIsServedAtEveryGateway(t *testing.T) {
 		t.Errorf("at the other gateway the first lease is about %v", got)
 	}
 	a.stop(t)
-	if got := other.acknowledge(t, held[0].GetToken()); got[0] != leaseOK {
+	if got := other.acknowledge(t, held[0].GetLeaseToken()); got[0] != leaseOK {
 		t.Errorf("a lease of the first gateway: %v", got)
 	}
 	next := other.fetch(t, 1)
 	if got := next[0].GetNotification().GetIccids(); !slices.Equal(got, []string{sim(1)}) || next[0].GetAttempt() != 1 {
 		t.Errorf("after it was acknowledged: %v", next)
 	}
-	other.acknowledge(t, append(tokens(free), next[0].GetToken(), held[1].GetToken())...)
+	other.acknowledge(t, append(tokens(free), next[0].GetLeaseToken(), held[1].GetLeaseToken())...)
 	other.idle(t)
 }
 
@@ -227,11 +227,11 @@ func TestGatewaysShareAGroup(t *testing.T) {
 func TestAReplayLeavesTheMembersOfAnOrderedGroupAlone(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, spooled(t, externalConfig(t)))
-	r := g.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	r := g.group(t, &linksgatev1.Group{Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM})
 	first := g.deliverSMS(t, 0, 1)
 	m := r.join(t, 4)
-	r.reject(t, &linksgatev1.Rejection{LeaseToken: m.take(t, 1)[0].GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
-	if _, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{Group: r.name, All: true}); err != nil {
+	r.reject(t, &linksgatev1.LeaseRejection{LeaseToken: m.take(t, 1)[0].GetLeaseToken(), Action: &linksgatev1.LeaseRejection_Park{Park: true}})
+	if _, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{GroupName: r.name, All: true}); err != nil {
 		t.Fatal(err)
 	}
 	replayed := m.take(t, 1)
@@ -275,11 +275,11 @@ func TestOrderOutlivesAKillOfTheGateway(t *testing.T) {
 	cfg := testConfig(t)
 	g := startGateway(t, cfg)
 	r := g.group(t, &linksgatev1.Group{
-		Ordering: linksgatev1.Ordering_ORDERING_BY_SIM, LeaseDuration: durationpb.New(lease),
-		BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0)},
+		Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM, LeaseDuration: durationpb.New(lease),
+		BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(0)},
 	})
 	send := func(g *gateway, sim int, text string) {
-		g.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED,
+		g.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED,
 			fmt.Sprintf(`{"sim_id":"8986022019000000%04d","text_message":"%s"}`, sim, text)))
 	}
 	text := func(lease *linksgatev1.Lease) string { return lease.GetNotification().GetSmsReceived().GetText() }
@@ -290,7 +290,7 @@ func TestOrderOutlivesAKillOfTheGateway(t *testing.T) {
 	for _, lease := range m.take(t, 3) {
 		held[text(lease)] = lease
 	}
-	r.acknowledge(t, held["3 done"].GetToken())
+	r.acknowledge(t, held["3 done"].GetLeaseToken())
 	held["3 out"] = m.take(t, 1)[0]
 	if text(held["3 out"]) != "3 out" || held["1 out"] == nil || held["2 out"] == nil {
 		t.Fatalf("leased: %v", held)
@@ -305,18 +305,18 @@ func TestOrderOutlivesAKillOfTheGateway(t *testing.T) {
 	if next := m.take(t, 1)[0]; text(next) != "4 new" || !time.Now().Before(free) {
 		t.Errorf("the first lease after the death is of %q", text(next))
 	} else {
-		r.acknowledge(t, next.GetToken())
+		r.acknowledge(t, next.GetLeaseToken())
 	}
-	if got := r.acknowledge(t, held["1 out"].GetToken(), held["3 out"].GetToken()); got[0] != leaseOK || got[1] != leaseOK {
+	if got := r.acknowledge(t, held["1 out"].GetLeaseToken(), held["3 out"].GetLeaseToken()); got[0] != leaseOK || got[1] != leaseOK {
 		t.Errorf("acknowledging leases of before: %v", got)
 	}
-	if got := r.reject(t, &linksgatev1.Rejection{LeaseToken: held["2 out"].GetToken()}); got[0] != leaseOK {
+	if got := r.reject(t, &linksgatev1.LeaseRejection{LeaseToken: held["2 out"].GetLeaseToken()}); got[0] != leaseOK {
 		t.Errorf("rejecting a lease of before: %v", got)
 	}
 	if again := m.take(t, 1)[0]; text(again) != "2 out" || again.GetAttempt() != 2 || !time.Now().Before(free) {
 		t.Errorf("after a rejection %q is leased, attempt %d", text(again), again.GetAttempt())
 	} else {
-		r.acknowledge(t, again.GetToken())
+		r.acknowledge(t, again.GetLeaseToken())
 	}
 	var rest []string
 	for !slices.Contains(rest, "1 new") {
@@ -325,7 +325,7 @@ func TestOrderOutlivesAKillOfTheGateway(t *testing.T) {
 				t.Errorf("%q was leased while something of its SIM could be out", text(lease))
 			}
 			rest = append(rest, text(lease))
-			r.acknowledge(t, lease.GetToken())
+			r.acknowledge(t, lease.GetLeaseToken())
 		}
 	}
 	r.idle(t)

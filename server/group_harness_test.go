@@ -15,6 +15,7 @@ import (
 // grouped is a group on a gateway.
 type grouped struct {
 	linksgatev1.GroupServiceClient
+	linksgatev1.WorkerServiceClient
 	name string
 }
 
@@ -26,21 +27,21 @@ func (g *gateway) group(t *testing.T, settings *linksgatev1.Group) *grouped {
 	}
 	client := linksgatev1.NewGroupServiceClient(g.conn)
 	if _, err := client.CreateGroup(t.Context(), &linksgatev1.CreateGroupRequest{
-		Group: settings, Start: &linksgatev1.CreateGroupRequest_Earliest{Earliest: true},
+		Group: settings, Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}},
 	}); err != nil {
 		t.Fatal(err)
 	}
-	return &grouped{client, settings.GetName()}
+	return &grouped{client, linksgatev1.NewWorkerServiceClient(g.conn), settings.GetName()}
 }
 
 // on returns the same group on another gateway, or the same one after a restart.
 func (r *grouped) on(g *gateway) *grouped {
-	return &grouped{linksgatev1.NewGroupServiceClient(g.conn), r.name}
+	return &grouped{linksgatev1.NewGroupServiceClient(g.conn), linksgatev1.NewWorkerServiceClient(g.conn), r.name}
 }
 
 func (r *grouped) status(t *testing.T) *linksgatev1.GroupStatus {
 	t.Helper()
-	response, err := r.GetGroup(t.Context(), &linksgatev1.GetGroupRequest{Group: r.name})
+	response, err := r.GetGroup(t.Context(), &linksgatev1.GetGroupRequest{GroupName: r.name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func (r *grouped) status(t *testing.T) *linksgatev1.GroupStatus {
 // idle waits until everything is settled.
 func (r *grouped) idle(t *testing.T) {
 	t.Helper()
-	eventually(t, "everything is settled", func() bool { return r.status(t).GetOldestUnacknowledged() == nil })
+	eventually(t, "everything is settled", func() bool { return r.status(t).GetOldestUnsettled() == nil })
 }
 
 // fetch returns the next count leases.
@@ -59,7 +60,7 @@ func (r *grouped) fetch(t *testing.T, count int) []*linksgatev1.Lease {
 	var all []*linksgatev1.Lease
 	for len(all) < count {
 		response, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{
-			Group: r.name, MaxLeases: uint32(count - len(all)), Wait: durationpb.New(patience),
+			GroupName: r.name, MaxLeases: int32(count - len(all)), Wait: durationpb.New(patience),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -75,16 +76,16 @@ func (r *grouped) fetch(t *testing.T, count int) []*linksgatev1.Lease {
 // acknowledge returns the outcomes.
 func (r *grouped) acknowledge(t *testing.T, tokens ...string) []linksgatev1.LeaseOutcome {
 	t.Helper()
-	response, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{Group: r.name, LeaseTokens: tokens})
+	response, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{GroupName: r.name, LeaseTokens: tokens})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return outcomes(response.GetResults())
 }
 
-func (r *grouped) reject(t *testing.T, rejections ...*linksgatev1.Rejection) []linksgatev1.LeaseOutcome {
+func (r *grouped) reject(t *testing.T, rejections ...*linksgatev1.LeaseRejection) []linksgatev1.LeaseOutcome {
 	t.Helper()
-	response, err := r.Reject(t.Context(), &linksgatev1.RejectRequest{Group: r.name, Rejections: rejections})
+	response, err := r.Reject(t.Context(), &linksgatev1.RejectRequest{GroupName: r.name, Rejections: rejections})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,17 +111,17 @@ func reasonOf(err error) string { return detail[*errdetails.ErrorInfo](err).GetR
 
 // member is one open Consume.
 type member struct {
-	linksgatev1.GroupService_ConsumeClient
+	linksgatev1.WorkerService_ConsumeClient
 	leave context.CancelFunc
 }
 
 // join opens a Consume and takes its first frame.
-func (r *grouped) join(t *testing.T, most uint32) *member {
+func (r *grouped) join(t *testing.T, most int32) *member {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	opened, err := r.Consume(ctx, &linksgatev1.ConsumeRequest{
-		Group: r.name, MaxInFlight: most, ClientId: "a member", HeartbeatInterval: durationpb.New(time.Second),
+		GroupName: r.name, MaxInFlight: most, ClientName: "a member", HeartbeatInterval: durationpb.New(time.Second),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +160,7 @@ func (m *member) take(t *testing.T, count int) []*linksgatev1.Lease {
 func tokens(leases []*linksgatev1.Lease) []string {
 	var all []string
 	for _, lease := range leases {
-		all = append(all, lease.GetToken())
+		all = append(all, lease.GetLeaseToken())
 	}
 	return all
 }
@@ -179,7 +180,7 @@ func (g *gateway) deliverMany(t *testing.T, first, count uint64) {
 	go func() {
 		defer close(notifications)
 		for n := first; n < first+count; n++ {
-			made, err := linksfield.Make(linksgatev1.Kind_KIND_SMS_RECEIVED, n)
+			made, err := linksfield.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, n)
 			if err != nil {
 				t.Error(err)
 				return

@@ -25,7 +25,7 @@ func TestSeekMovesTheGroup(t *testing.T) {
 	first := m.take(t, 6)
 	r.acknowledge(t, tokens(first[:3])...)
 	if _, err := r.SeekGroup(t.Context(), &linksgatev1.SeekGroupRequest{
-		Group: r.name, To: &linksgatev1.SeekGroupRequest_After{After: first[1].GetNotification().GetToken()},
+		GroupName: r.name, To: &linksgatev1.Start{Position: &linksgatev1.Start_After{After: first[1].GetNotification().GetToken()}},
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestSeekMovesTheGroup(t *testing.T) {
 			t.Errorf("lease %d from before: %v", i, outcome)
 		}
 	}
-	if _, err := r.SeekGroup(t.Context(), &linksgatev1.SeekGroupRequest{Group: r.name, To: &linksgatev1.SeekGroupRequest_Latest{Latest: true}}); err != nil {
+	if _, err := r.SeekGroup(t.Context(), &linksgatev1.SeekGroupRequest{GroupName: r.name, To: &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}}); err != nil {
 		t.Fatal(err)
 	}
 	fresh := g.deliverSMS(t, 6, 1)
@@ -78,10 +78,10 @@ func TestGroupsAreManaged(t *testing.T) {
 	if err != nil || updated.GetGroup().GetMaxAttempts() != 3 || updated.GetGroup().GetLeaseDuration().AsDuration() != 30*time.Second {
 		t.Errorf("%v %v", updated, err)
 	}
-	if _, err := r.DeleteGroup(t.Context(), &linksgatev1.DeleteGroupRequest{Group: "billing"}); err != nil {
+	if _, err := r.DeleteGroup(t.Context(), &linksgatev1.DeleteGroupRequest{GroupName: "billing"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.GetGroup(t.Context(), &linksgatev1.GetGroupRequest{Group: "billing"}); status.Code(err) != codes.NotFound {
+	if _, err := r.GetGroup(t.Context(), &linksgatev1.GetGroupRequest{GroupName: "billing"}); status.Code(err) != codes.NotFound {
 		t.Error(err)
 	}
 }
@@ -91,7 +91,7 @@ func TestDeletingAGroupEndsItsMembers(t *testing.T) {
 	g := startGateway(t, testConfig(t))
 	r := g.group(t, &linksgatev1.Group{})
 	m := r.join(t, 1)
-	if _, err := r.DeleteGroup(t.Context(), &linksgatev1.DeleteGroupRequest{Group: r.name}); err != nil {
+	if _, err := r.DeleteGroup(t.Context(), &linksgatev1.DeleteGroupRequest{GroupName: r.name}); err != nil {
 		t.Fatal(err)
 	}
 	for {
@@ -125,10 +125,10 @@ func TestGroupRequestsAreChecked(t *testing.T) {
 		"lease":     {create(&linksgatev1.Group{Name: "x", LeaseDuration: durationpb.New(time.Millisecond)}), codes.InvalidArgument},
 		"attempts":  {create(&linksgatev1.Group{Name: "x", MaxAttempts: 101}), codes.InvalidArgument},
 		"ordering":  {create(&linksgatev1.Group{Name: "x", Ordering: 9}), codes.InvalidArgument},
-		"back-off":  {create(&linksgatev1.Group{Name: "x", BackOff: &linksgatev1.BackOff{Initial: durationpb.New(time.Minute), Maximum: durationpb.New(time.Second)}}), codes.InvalidArgument},
-		"filter":    {create(&linksgatev1.Group{Name: "x", Filter: &linksgatev1.Filter{Iccids: []string{""}}}), codes.InvalidArgument},
+		"back-off":  {create(&linksgatev1.Group{Name: "x", BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(time.Minute), Maximum: durationpb.New(time.Second)}}), codes.InvalidArgument},
+		"filter":    {create(&linksgatev1.Group{Name: "x", Filter: &linksgatev1.NotificationFilter{Iccids: []string{""}}}), codes.InvalidArgument},
 		"change of ordering": {func() error {
-			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{Group: &linksgatev1.Group{Name: "billing", Ordering: linksgatev1.Ordering_ORDERING_BY_SIM}})
+			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{Group: &linksgatev1.Group{Name: "billing", Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM}})
 			return err
 		}, codes.InvalidArgument},
 		"unknown mask": {func() error {
@@ -140,50 +140,50 @@ func TestGroupRequestsAreChecked(t *testing.T) {
 			return err
 		}, codes.InvalidArgument},
 		"seek to nowhere": {func() error {
-			_, err := r.SeekGroup(t.Context(), &linksgatev1.SeekGroupRequest{Group: "billing"})
+			_, err := r.SeekGroup(t.Context(), &linksgatev1.SeekGroupRequest{GroupName: "billing"})
 			return err
 		}, codes.InvalidArgument},
 		"fetch of nobody": {func() error {
-			_, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{Group: "nobody"})
+			_, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{GroupName: "nobody"})
 			return err
 		}, codes.NotFound},
 		"fetch for too long": {func() error {
-			_, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{Group: "billing", Wait: durationpb.New(time.Hour)})
+			_, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{GroupName: "billing", Wait: durationpb.New(time.Hour)})
 			return err
 		}, codes.InvalidArgument},
 		"acknowledge nothing": {func() error {
-			_, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{Group: "billing"})
+			_, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{GroupName: "billing"})
 			return err
 		}, codes.InvalidArgument},
 		"acknowledge for nobody": {func() error {
-			_, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{Group: "nobody", LeaseTokens: []string{"x"}})
+			_, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{GroupName: "nobody", LeaseTokens: []string{"x"}})
 			return err
 		}, codes.NotFound},
 		"parked of nobody": {func() error {
-			_, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{Group: "nobody"})
+			_, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{GroupName: "nobody"})
 			return err
 		}, codes.NotFound},
 		"replay of nothing": {func() error {
-			_, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{Group: "billing"})
+			_, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{GroupName: "billing"})
 			return err
 		}, codes.InvalidArgument},
 		"replay of nonsense": {func() error {
-			_, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{Group: "billing", NotificationIds: []string{"x"}})
+			_, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{GroupName: "billing", NotificationIds: []string{"x"}})
 			return err
 		}, codes.InvalidArgument},
 		"page of parked": {func() error {
-			_, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{Group: "billing", PageToken: "x"})
+			_, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{GroupName: "billing", PageToken: "x"})
 			return err
 		}, codes.InvalidArgument},
 		"member of nobody": {func() error {
-			stream, err := r.Consume(t.Context(), &linksgatev1.ConsumeRequest{Group: "nobody"})
+			stream, err := r.Consume(t.Context(), &linksgatev1.ConsumeRequest{GroupName: "nobody"})
 			if err == nil {
 				_, err = stream.Recv()
 			}
 			return err
 		}, codes.NotFound},
 		"too much in flight": {func() error {
-			stream, err := r.Consume(t.Context(), &linksgatev1.ConsumeRequest{Group: "billing", MaxInFlight: 1025})
+			stream, err := r.Consume(t.Context(), &linksgatev1.ConsumeRequest{GroupName: "billing", MaxInFlight: 1025})
 			if err == nil {
 				_, err = stream.Recv()
 			}

@@ -20,7 +20,7 @@ import (
 // were out at once, nor out of order.
 func TestAnyMembersGetEverythingDone(t *testing.T) {
 	t.Parallel()
-	for _, ordering := range []linksgatev1.Ordering{linksgatev1.Ordering_ORDERING_NONE, linksgatev1.Ordering_ORDERING_BY_SIM} {
+	for _, ordering := range []linksgatev1.GroupOrdering{linksgatev1.GroupOrdering_GROUP_ORDERING_NONE, linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM} {
 		t.Run(ordering.String(), func(t *testing.T) {
 			t.Parallel()
 			const count, sims, workers = 600, 23, 6
@@ -30,9 +30,9 @@ func TestAnyMembersGetEverythingDone(t *testing.T) {
 			tr := &trial{
 				t: t, group: g.group(t, &linksgatev1.Group{
 					Ordering: ordering, LeaseDuration: durationpb.New(time.Second), MaxAttempts: 5,
-					BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0), Maximum: durationpb.New(time.Second)},
+					BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(0), Maximum: durationpb.New(time.Second)},
 				}),
-				ordered: ordering == linksgatev1.Ordering_ORDERING_BY_SIM,
+				ordered: ordering == linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM,
 				out:     make(map[string]*linksgatev1.Lease), newest: make(map[string]uint64), handled: make(map[string]bool),
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
@@ -44,14 +44,14 @@ func TestAnyMembersGetEverythingDone(t *testing.T) {
 			}
 			notifications := make(chan simulator.Notification, count)
 			for n := range count {
-				notifications <- signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED,
+				notifications <- signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED,
 					fmt.Sprintf(`{"sim_id":"8986022019000000%04d","text_message":"%d"}`, n%sims, n))
 			}
 			close(notifications)
 			g.deliverAtOnce(t, 8, "/linksfield/acme/sms-received", notifications)
 			eventually(t, "everything is handled or parked", func() bool {
 				status := tr.group.status(t)
-				return status.GetOldestUnacknowledged() == nil && tr.done()+int(status.GetParked()) >= count
+				return status.GetOldestUnsettled() == nil && tr.done()+int(status.GetParked()) >= count
 			})
 			cancel()
 			working.Wait()
@@ -86,7 +86,7 @@ func (tr *trial) work(ctx context.Context, chance *rand.Rand) {
 		joined, leave := context.WithCancel(ctx)
 		if chance.IntN(5) == 0 {
 			response, err := tr.group.Fetch(joined, &linksgatev1.FetchRequest{
-				Group: tr.group.name, MaxLeases: uint32(1 + chance.IntN(8)), Wait: durationpb.New(0),
+				GroupName: tr.group.name, MaxLeases: int32(1 + chance.IntN(8)), Wait: durationpb.New(0),
 			})
 			if err != nil && ctx.Err() == nil {
 				tr.t.Error(err)
@@ -101,7 +101,7 @@ func (tr *trial) work(ctx context.Context, chance *rand.Rand) {
 
 // consume is one membership. What it has in the end is given back.
 func (tr *trial) consume(ctx context.Context, chance *rand.Rand) {
-	stream, err := tr.group.Consume(ctx, &linksgatev1.ConsumeRequest{Group: tr.group.name, MaxInFlight: uint32(1 + chance.IntN(20))})
+	stream, err := tr.group.Consume(ctx, &linksgatev1.ConsumeRequest{GroupName: tr.group.name, MaxInFlight: int32(1 + chance.IntN(20))})
 	var had []*linksgatev1.Lease
 	defer func() {
 		for _, lease := range had {
@@ -135,18 +135,18 @@ func (tr *trial) handle(ctx context.Context, chance *rand.Rand, leases []*linksg
 		}
 	}
 	for _, lease := range good {
-		rejection := &linksgatev1.Rejection{LeaseToken: lease.GetToken()}
+		rejection := &linksgatev1.LeaseRejection{LeaseToken: lease.GetLeaseToken()}
 		switch dice := chance.IntN(200); {
 		case dice < 4: // let it end
 			continue
 		case dice < 10: // vanish, with the rest
 			return false
 		case dice < 18:
-			rejection.Action = &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(time.Duration(chance.IntN(50)) * time.Millisecond)}
+			rejection.Action = &linksgatev1.LeaseRejection_RetryAfter{RetryAfter: durationpb.New(time.Duration(chance.IntN(50)) * time.Millisecond)}
 		case dice < 22:
-			rejection.Action = &linksgatev1.Rejection_Park{Park: true}
+			rejection.Action = &linksgatev1.LeaseRejection_Park{Park: true}
 		case dice < 28:
-			rejection.Action = &linksgatev1.Rejection_Release{Release: true}
+			rejection.Action = &linksgatev1.LeaseRejection_Release{Release: true}
 		case dice < 34: // with the back-off of the group
 		case dice < 40:
 			tr.tryWhatIsOver(ctx)
@@ -156,7 +156,7 @@ func (tr *trial) handle(ctx context.Context, chance *rand.Rand, leases []*linksg
 			continue
 		}
 		tr.end(lease)
-		response, err := tr.group.Reject(ctx, &linksgatev1.RejectRequest{Group: tr.group.name, Rejections: []*linksgatev1.Rejection{rejection}})
+		response, err := tr.group.Reject(ctx, &linksgatev1.RejectRequest{GroupName: tr.group.name, Rejections: []*linksgatev1.LeaseRejection{rejection}})
 		switch {
 		case err == nil && response.GetResults()[0].GetOutcome() == leaseOK:
 			tr.mu.Lock()
@@ -171,7 +171,7 @@ func (tr *trial) handle(ctx context.Context, chance *rand.Rand, leases []*linksg
 	}
 	if chance.IntN(20) == 0 {
 		if _, err := tr.group.UpdateGroup(ctx, &linksgatev1.UpdateGroupRequest{
-			Group:      &linksgatev1.Group{Name: tr.group.name, MaxAttempts: uint32(4 + chance.IntN(3))},
+			Group:      &linksgatev1.Group{Name: tr.group.name, MaxAttempts: int32(4 + chance.IntN(3))},
 			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"max_attempts"}},
 		}); err != nil && ctx.Err() == nil && reasonOf(err) != "GROUP_CHANGED" {
 			tr.t.Error(err)
@@ -198,10 +198,10 @@ func (tr *trial) begin(lease *linksgatev1.Lease) bool {
 	if other := tr.out[sim]; other != nil && !isOver(other) {
 		tr.t.Errorf("%d and %d of one SIM are out at once", other.GetNotification().GetSequence(), n.GetSequence())
 	}
-	if n.GetSequence() < tr.newest[sim] {
+	if uint64(n.GetSequence()) < tr.newest[sim] {
 		tr.t.Errorf("%d was leased after %d of the same SIM", n.GetSequence(), tr.newest[sim])
 	}
-	tr.out[sim], tr.newest[sim] = lease, n.GetSequence()
+	tr.out[sim], tr.newest[sim] = lease, uint64(n.GetSequence())
 	return true
 }
 
@@ -219,7 +219,7 @@ func isOver(lease *linksgatev1.Lease) bool { return !time.Now().Before(lease.Get
 func (tr *trial) acknowledge(ctx context.Context, lease *linksgatev1.Lease) {
 	tr.end(lease)
 	over := isOver(lease)
-	response, err := tr.group.Acknowledge(ctx, &linksgatev1.AcknowledgeRequest{Group: tr.group.name, LeaseTokens: []string{lease.GetToken()}})
+	response, err := tr.group.Acknowledge(ctx, &linksgatev1.AcknowledgeRequest{GroupName: tr.group.name, LeaseTokens: []string{lease.GetLeaseToken()}})
 	if err != nil {
 		if ctx.Err() == nil {
 			tr.t.Error(err)
@@ -251,7 +251,7 @@ func (tr *trial) tryWhatIsOver(ctx context.Context) {
 	if len(over) == 0 {
 		return
 	}
-	response, err := tr.group.Acknowledge(ctx, &linksgatev1.AcknowledgeRequest{Group: tr.group.name, LeaseTokens: tokens(over)})
+	response, err := tr.group.Acknowledge(ctx, &linksgatev1.AcknowledgeRequest{GroupName: tr.group.name, LeaseTokens: tokens(over)})
 	if err != nil {
 		if ctx.Err() == nil {
 			tr.t.Error(err)
@@ -272,7 +272,7 @@ func (tr *trial) check(count int) {
 	if status.GetInFlight() != 0 || status.GetRetrying() != 0 {
 		tr.t.Errorf("status: %v", status)
 	}
-	parked, err := tr.group.ListParked(tr.t.Context(), &linksgatev1.ListParkedRequest{Group: tr.group.name, PageSize: uint32(count)})
+	parked, err := tr.group.ListParked(tr.t.Context(), &linksgatev1.ListParkedRequest{GroupName: tr.group.name, PageSize: int32(count)})
 	if err != nil {
 		tr.t.Fatal(err)
 	}

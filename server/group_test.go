@@ -42,7 +42,7 @@ func TestMembersShareTheWork(t *testing.T) {
 				if len(leases) == 0 {
 					continue
 				}
-				response, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{Group: r.name, LeaseTokens: tokens(leases)})
+				response, err := r.Acknowledge(t.Context(), &linksgatev1.AcknowledgeRequest{GroupName: r.name, LeaseTokens: tokens(leases)})
 				if err != nil {
 					t.Error(err)
 					return
@@ -161,7 +161,7 @@ func TestALeaseThatEndsComesAgain(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	r := g.group(t, &linksgatev1.Group{
-		LeaseDuration: durationpb.New(time.Second), MaxAttempts: 2, BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0)},
+		LeaseDuration: durationpb.New(time.Second), MaxAttempts: 2, BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(0)},
 	})
 	g.deliverSMS(t, 0, 2)
 	first := r.fetch(t, 2)
@@ -169,11 +169,11 @@ func TestALeaseThatEndsComesAgain(t *testing.T) {
 	if in := time.Until(ends); in > time.Second || in < -patience {
 		t.Errorf("the lease ends in %v", in)
 	}
-	// One is extended for as long as it is needed, with the old token and with the new one. It gets no more than a lease has.
-	kept := first[1].GetToken()
+	// One is extended for as long as it is needed. It gets no more than a lease has.
+	kept := first[1].GetLeaseToken()
 	extend := func() {
-		response, err := r.ExtendLease(t.Context(), &linksgatev1.ExtendLeaseRequest{
-			Group: r.name, LeaseTokens: []string{kept}, Duration: durationpb.New(time.Hour),
+		response, err := r.ExtendLeases(t.Context(), &linksgatev1.ExtendLeasesRequest{
+			GroupName: r.name, LeaseTokens: []string{kept}, Duration: durationpb.New(time.Hour),
 		})
 		if err != nil || response.GetResults()[0].GetOutcome() != leaseOK {
 			t.Fatalf("extend: %v %v", response, err)
@@ -181,12 +181,11 @@ func TestALeaseThatEndsComesAgain(t *testing.T) {
 		if in := time.Until(response.GetResults()[0].GetExpiresAt().AsTime()); in > time.Second || in < -patience {
 			t.Errorf("the lease was extended by %v", in)
 		}
-		kept = response.GetResults()[0].GetLeaseToken()
 	}
 	extend()
 	again := make(chan *linksgatev1.FetchResponse, 1)
 	go func() {
-		response, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{Group: r.name, Wait: durationpb.New(patience)})
+		response, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{GroupName: r.name, Wait: durationpb.New(patience)})
 		if err != nil {
 			t.Error(err)
 		}
@@ -209,12 +208,12 @@ func TestALeaseThatEndsComesAgain(t *testing.T) {
 	if time.Now().Before(ends) || second[0].GetAttempt() != 2 || second[0].GetNotification().GetId() != first[0].GetNotification().GetId() {
 		t.Errorf("leased again: %v", second[0])
 	}
-	if got := r.acknowledge(t, first[0].GetToken(), kept); got[0] != leaseStale || got[1] != leaseOK {
+	if got := r.acknowledge(t, first[0].GetLeaseToken(), kept); got[0] != leaseStale || got[1] != leaseOK {
 		t.Errorf("the ended lease and the extended one: %v", got)
 	}
 	// The second attempt is the last one.
 	eventually(t, "it is parked", func() bool { return r.status(t).GetParked() == 1 })
-	parked, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{Group: r.name})
+	parked, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{GroupName: r.name})
 	if err != nil || len(parked.GetParked()) != 1 {
 		t.Fatalf("%v %v", parked, err)
 	}
@@ -225,7 +224,7 @@ func TestALeaseThatEndsComesAgain(t *testing.T) {
 	if diff := cmp.Diff(g.get(t, first[0].GetNotification().GetId()), one.GetNotification(), protocmp.Transform()); diff != "" {
 		t.Errorf("parked is not what is in the log: %s", diff)
 	}
-	if got := r.acknowledge(t, second[0].GetToken()); got[0] != leaseStale {
+	if got := r.acknowledge(t, second[0].GetLeaseToken()); got[0] != leaseStale {
 		t.Errorf("acknowledging what is parked: %v", got)
 	}
 	r.idle(t)
@@ -238,9 +237,9 @@ func TestRejectedIsRetriedOrParkedAndReplayed(t *testing.T) {
 	ids := g.deliverSMS(t, 0, 3)
 	first := r.fetch(t, 3)
 	got := r.reject(t,
-		&linksgatev1.Rejection{LeaseToken: first[0].GetToken(), Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(0)}},
-		&linksgatev1.Rejection{LeaseToken: first[1].GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}, Reason: strings.Repeat("é", 2000)},
-		&linksgatev1.Rejection{LeaseToken: "nonsense"},
+		&linksgatev1.LeaseRejection{LeaseToken: first[0].GetLeaseToken(), Action: &linksgatev1.LeaseRejection_RetryAfter{RetryAfter: durationpb.New(0)}},
+		&linksgatev1.LeaseRejection{LeaseToken: first[1].GetLeaseToken(), Action: &linksgatev1.LeaseRejection_Park{Park: true}, Reason: strings.Repeat("é", 2000)},
+		&linksgatev1.LeaseRejection{LeaseToken: "nonsense"},
 	)
 	if diff := cmp.Diff([]linksgatev1.LeaseOutcome{leaseOK, leaseOK, leaseInvalid}, got); diff != "" {
 		t.Fatal(diff)
@@ -250,7 +249,7 @@ func TestRejectedIsRetriedOrParkedAndReplayed(t *testing.T) {
 		t.Errorf("retried: %v", again)
 	}
 	// What is parked is so when Reject returns.
-	parked, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{Group: r.name})
+	parked, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{GroupName: r.name})
 	if err != nil || len(parked.GetParked()) != 1 {
 		t.Fatalf("%v %v", parked, err)
 	}
@@ -258,10 +257,10 @@ func TestRejectedIsRetriedOrParkedAndReplayed(t *testing.T) {
 		one.GetNotification().GetId() != ids[1] {
 		t.Errorf("parked: %v", one)
 	}
-	r.acknowledge(t, again[0].GetToken(), first[2].GetToken())
+	r.acknowledge(t, again[0].GetLeaseToken(), first[2].GetLeaseToken())
 	r.idle(t)
 
-	replay, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{Group: r.name, NotificationIds: []string{ids[1], ids[2]}})
+	replay, err := r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{GroupName: r.name, NotificationIds: []string{ids[1], ids[2]}})
 	if err != nil || replay.GetReplayed() != 1 || !slices.Equal(replay.GetNotParked(), []string{ids[2]}) {
 		t.Errorf("replay: %v %v", replay, err)
 	}
@@ -273,12 +272,12 @@ func TestRejectedIsRetriedOrParkedAndReplayed(t *testing.T) {
 		t.Errorf("replayed is not what is in the log: %s", diff)
 	}
 	// It can be parked and replayed again, and purged.
-	r.reject(t, &linksgatev1.Rejection{LeaseToken: replayed[0].GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
-	if replay, err = r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{Group: r.name, All: true}); err != nil || replay.GetReplayed() != 1 {
+	r.reject(t, &linksgatev1.LeaseRejection{LeaseToken: replayed[0].GetLeaseToken(), Action: &linksgatev1.LeaseRejection_Park{Park: true}})
+	if replay, err = r.ReplayParked(t.Context(), &linksgatev1.ReplayParkedRequest{GroupName: r.name, All: true}); err != nil || replay.GetReplayed() != 1 {
 		t.Fatalf("replay: %v %v", replay, err)
 	}
-	r.reject(t, &linksgatev1.Rejection{LeaseToken: r.fetch(t, 1)[0].GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
-	if purge, err := r.PurgeParked(t.Context(), &linksgatev1.PurgeParkedRequest{Group: r.name, All: true}); err != nil || purge.GetPurged() != 1 {
+	r.reject(t, &linksgatev1.LeaseRejection{LeaseToken: r.fetch(t, 1)[0].GetLeaseToken(), Action: &linksgatev1.LeaseRejection_Park{Park: true}})
+	if purge, err := r.PurgeParked(t.Context(), &linksgatev1.PurgeParkedRequest{GroupName: r.name, All: true}); err != nil || purge.GetPurged() != 1 {
 		t.Errorf("purge: %v %v", purge, err)
 	}
 	if status := r.status(t); status.GetParked() != 0 || status.GetInFlight() != 0 {
@@ -290,7 +289,7 @@ func TestRejectedIsRetriedOrParkedAndReplayed(t *testing.T) {
 func TestAPoisonNotificationIsParkedAlone(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	r := g.group(t, &linksgatev1.Group{MaxAttempts: 4, BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0)}})
+	r := g.group(t, &linksgatev1.Group{MaxAttempts: 4, BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(0)}})
 	ids := g.deliverSMS(t, 0, 40)
 	poison := ids[0]
 	handled := make(map[string]bool)
@@ -314,7 +313,7 @@ func TestAPoisonNotificationIsParkedAlone(t *testing.T) {
 					alive = false
 					break // with all that it has in flight
 				}
-				if got := r.acknowledge(t, lease.GetToken()); got[0] != leaseOK {
+				if got := r.acknowledge(t, lease.GetLeaseToken()); got[0] != leaseOK {
 					t.Fatalf("%v", got)
 				}
 				handled[id] = true
@@ -322,7 +321,7 @@ func TestAPoisonNotificationIsParkedAlone(t *testing.T) {
 		}
 		m.leave()
 	}
-	parked, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{Group: r.name})
+	parked, err := r.ListParked(t.Context(), &linksgatev1.ListParkedRequest{GroupName: r.name})
 	if err != nil || len(parked.GetParked()) != 1 || parked.GetParked()[0].GetNotification().GetId() != poison ||
 		parked.GetParked()[0].GetReason() != linksgatev1.ParkReason_PARK_REASON_DISCONNECTED || deaths != 4 {
 		t.Errorf("parked after %d deaths: %v %v", deaths, parked, err)
@@ -334,11 +333,11 @@ func TestAPoisonNotificationIsParkedAlone(t *testing.T) {
 func TestOrderBySIM(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	r := g.group(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	r := g.group(t, &linksgatev1.Group{Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM})
 	const sims, each = 5, 30
 	for n := range sims * each {
 		body := fmt.Sprintf(`{"sim_id":"8986022019000000%04d","text_message":"%d"}`, n%sims, n)
-		g.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, body))
+		g.deliver(t, "/linksfield/acme/sms-received", signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body))
 	}
 	var mu sync.Mutex
 	out, last, total := make(map[string]bool), make(map[string]uint64), 0
@@ -359,7 +358,7 @@ func TestOrderBySIM(t *testing.T) {
 					if out[sim] {
 						t.Errorf("two of %s are out", sim)
 					}
-					if n.GetSequence() <= last[sim] {
+					if uint64(n.GetSequence()) <= last[sim] {
 						t.Errorf("%s: %d after %d", sim, n.GetSequence(), last[sim])
 					}
 					out[sim] = true
@@ -368,17 +367,17 @@ func TestOrderBySIM(t *testing.T) {
 						mu.Lock()
 						out[sim] = false
 						mu.Unlock()
-						r.reject(t, &linksgatev1.Rejection{LeaseToken: lease.GetToken(),
-							Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(20 * time.Millisecond)}})
+						r.reject(t, &linksgatev1.LeaseRejection{LeaseToken: lease.GetLeaseToken(),
+							Action: &linksgatev1.LeaseRejection_RetryAfter{RetryAfter: durationpb.New(20 * time.Millisecond)}})
 						continue
 					}
 					mu.Lock()
-					out[sim], last[sim] = false, n.GetSequence()
+					out[sim], last[sim] = false, uint64(n.GetSequence())
 					if total++; total == sims*each {
 						close(done)
 					}
 					mu.Unlock()
-					r.acknowledge(t, lease.GetToken())
+					r.acknowledge(t, lease.GetLeaseToken())
 				}
 			}
 		})
@@ -395,15 +394,15 @@ func TestOrderBySIM(t *testing.T) {
 func TestFetchWaits(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	r := g.group(t, &linksgatev1.Group{Filter: &linksgatev1.Filter{Accounts: []string{"acme"}}})
+	r := g.group(t, &linksgatev1.Group{Filter: &linksgatev1.NotificationFilter{Accounts: []string{"acme"}}})
 	started := time.Now()
-	empty, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{Group: r.name, Wait: durationpb.New(time.Second)})
+	empty, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{GroupName: r.name, Wait: durationpb.New(time.Second)})
 	if took := time.Since(started); err != nil || len(empty.GetLeases()) != 0 || took < time.Second {
 		t.Errorf("%v %v after %v", empty, err, took)
 	}
 	arrived := make(chan []*linksgatev1.Lease, 1)
 	go func() {
-		response, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{Group: r.name, Wait: durationpb.New(patience)})
+		response, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{GroupName: r.name, Wait: durationpb.New(patience)})
 		if err != nil {
 			t.Error(err)
 		}
@@ -428,7 +427,7 @@ func otherSMS(t *testing.T) simulator.Notification {
 	t.Helper()
 	sender := linksfield
 	sender.MD5.Value = otherSecret
-	made, err := sender.Make(linksgatev1.Kind_KIND_SMS_RECEIVED, 1)
+	made, err := sender.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +439,7 @@ func TestAMemberThatLetsLeasesEndParksNothing(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	r := g.group(t, &linksgatev1.Group{
-		LeaseDuration: durationpb.New(time.Second), MaxAttempts: 2, BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0)},
+		LeaseDuration: durationpb.New(time.Second), MaxAttempts: 2, BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(0)},
 	})
 	ids := g.deliverSMS(t, 0, 20)
 	dead := r.join(t, 20)
@@ -448,7 +447,7 @@ func TestAMemberThatLetsLeasesEndParksNothing(t *testing.T) {
 	handled := make(map[string]bool)
 	for m := r.join(t, 5); len(handled) < len(ids); {
 		for _, lease := range m.leases(t) {
-			r.acknowledge(t, lease.GetToken())
+			r.acknowledge(t, lease.GetLeaseToken())
 			handled[lease.GetNotification().GetId()] = true
 		}
 	}

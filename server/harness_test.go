@@ -318,7 +318,7 @@ const beyondWindow = 80
 func (g *gateway) deliverLarge(t *testing.T, count int) {
 	t.Helper()
 	body := `{"sim_id":"89860220190000000001","text_message":"` + strings.Repeat("x", 240<<10) + `"}`
-	large := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, body)
+	large := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body)
 	for range count {
 		g.deliver(t, "/linksfield/acme/sms-received", large)
 	}
@@ -326,7 +326,7 @@ func (g *gateway) deliverLarge(t *testing.T, count int) {
 
 func makeSMS(t *testing.T, n uint64) simulator.Notification {
 	t.Helper()
-	made, err := linksfield.Make(linksgatev1.Kind_KIND_SMS_RECEIVED, n)
+	made, err := linksfield.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,7 +334,7 @@ func makeSMS(t *testing.T, n uint64) simulator.Notification {
 }
 
 // signed returns a notification of acme with a certain body.
-func signed(t *testing.T, kind linksgatev1.Kind, body string) simulator.Notification {
+func signed(t *testing.T, kind linksgatev1.NotificationKind, body string) simulator.Notification {
 	t.Helper()
 	made, err := linksfield.MakeWithBody(kind, []byte(body))
 	if err != nil {
@@ -421,12 +421,12 @@ type stream struct {
 }
 
 // subscribe opens a subscription and takes its first frame, which must be Confirmed.
-func (g *gateway) subscribe(t *testing.T, request *linksgatev1.SubscribeRequest) (*stream, *linksgatev1.Confirmed) {
+func (g *gateway) subscribe(t *testing.T, request *linksgatev1.SubscribeRequest) (*stream, *linksgatev1.SubscriptionConfirmed) {
 	t.Helper()
 	return subscribeOn(t, g.client, request)
 }
 
-func subscribeOn(t *testing.T, client linksgatev1.NotificationServiceClient, request *linksgatev1.SubscribeRequest) (*stream, *linksgatev1.Confirmed) {
+func subscribeOn(t *testing.T, client linksgatev1.NotificationServiceClient, request *linksgatev1.SubscribeRequest) (*stream, *linksgatev1.SubscriptionConfirmed) {
 	t.Helper()
 	s := openStream(t, client, request)
 	frame := s.next(t)
@@ -517,12 +517,12 @@ func inBatches(frames []*linksgatev1.SubscribeResponse) []*linksgatev1.Notificat
 	return all
 }
 
-func earliest() *linksgatev1.SubscribeRequest_Earliest {
-	return &linksgatev1.SubscribeRequest_Earliest{Earliest: true}
+func earliest() *linksgatev1.Start {
+	return &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}
 }
 
-func after(token string) *linksgatev1.SubscribeRequest_After {
-	return &linksgatev1.SubscribeRequest_After{After: token}
+func after(token string) *linksgatev1.Start {
+	return &linksgatev1.Start{Position: &linksgatev1.Start_After{After: token}}
 }
 
 func untilHead() *linksgatev1.SubscribeRequest_UntilHead {

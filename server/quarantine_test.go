@@ -37,11 +37,11 @@ func quarantined(t *testing.T, g *gateway) []*linksgatev1.QuarantineEntry {
 func TestRefusedRequestsToKnownURLsAreKept(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	forged, err := linksfield.Forger().MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, []byte(markedBody))
+	forged, err := linksfield.Forger().MakeWithBody(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, []byte(markedBody))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cube := signed(t, linksgatev1.Kind_KIND_CUBE, markedBody)
+	cube := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, markedBody)
 	broken := bodyMark + "\xff"
 	for _, tt := range []struct {
 		method, path string
@@ -95,7 +95,7 @@ func TestReleaseAfterTheSecretWasMended(t *testing.T) {
 	g := startGateway(t, cfg)
 	const newSecret = "Qn5-md5-secret-that-is-not-configured"
 	issued := simulator.Sender{MD5: signature.Secret{Value: newSecret}}
-	sms, err := issued.MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, []byte(markedBody))
+	sms, err := issued.MakeWithBody(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, []byte(markedBody))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestReleaseAfterTheSecretWasMended(t *testing.T) {
 	}
 	got := g.get(t, response.GetNotificationId())
 	want := &linksgatev1.Notification{
-		Account: "acme", Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, ReceivedAt: entry.GetReceivedAt(), QuarantineId: entry.GetId(),
+		Account: "acme", Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, ReceivedAt: entry.GetReceivedAt(), QuarantineId: entry.GetId(),
 		Verification: &linksgatev1.Verification{
 			Status: linksgatev1.VerificationStatus_VERIFICATION_STATUS_VERIFIED,
 			Scheme: linksgatev1.SignatureScheme_SIGNATURE_SCHEME_MD5, SecretName: "new", Reading: "members",
@@ -191,8 +191,8 @@ func TestCopiesAreStoredOnce(t *testing.T) {
 	withDelivery.Header = with(withDelivery.Header, "X-Lf-Delivery", "d-1")
 	anotherDelivery := makeSMS(t, 1)
 	anotherDelivery.Header = with(anotherDelivery.Header, "X-Lf-Delivery", "d-2")
-	alert := signed(t, linksgatev1.Kind_KIND_DATA_USAGE_ALERT, markedBody)
-	cube := signed(t, linksgatev1.Kind_KIND_CUBE, markedBody)
+	alert := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT, markedBody)
+	cube := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, markedBody)
 	sent := []struct {
 		name, path string
 		n          simulator.Notification

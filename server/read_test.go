@@ -49,11 +49,11 @@ func TestPages(t *testing.T) {
 		{"a resume token as page token", &linksgatev1.ListNotificationsRequest{PageToken: g.get(t, delivered[998]).GetToken()}, delivered[999:], false},
 		{"page token before start", &linksgatev1.ListNotificationsRequest{
 			PageToken: g.get(t, delivered[998]).GetToken(),
-			Start:     &linksgatev1.ListNotificationsRequest_Earliest{Earliest: true}}, delivered[999:], false},
+			Start:     &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}}, delivered[999:], false},
 		{"after", &linksgatev1.ListNotificationsRequest{
-			Start: &linksgatev1.ListNotificationsRequest_After{After: g.get(t, delivered[1000]).GetToken()}}, nil, false},
+			Start: &linksgatev1.Start{Position: &linksgatev1.Start_After{After: g.get(t, delivered[1000]).GetToken()}}}, nil, false},
 		{"since the future", &linksgatev1.ListNotificationsRequest{
-			Start: &linksgatev1.ListNotificationsRequest_Since{Since: timestamppb.New(time.Now().Add(time.Hour))}}, nil, false},
+			Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: timestamppb.New(time.Now().Add(time.Hour))}}}, nil, false},
 	} {
 		page, err := g.client.ListNotifications(t.Context(), tt.request)
 		if err != nil {
@@ -98,7 +98,7 @@ func TestLogInfo(t *testing.T) {
 	g := startGateway(t, cfg)
 	want := &linksgatev1.GetLogInfoResponse{
 		LogId: g.LogID, MaxAge: durationpb.New(7 * 24 * time.Hour), MaxBytes: 64 << 20,
-		Durability: linksgatev1.Durability_DURABILITY_PROCESS, Writable: true, GatewayVersion: "v0-test",
+		Durability: linksgatev1.LogDurability_LOG_DURABILITY_PROCESS, Writable: true, GatewayVersion: "v0-test",
 	}
 	if diff := cmp.Diff(want, g.info(t), protocmp.Transform()); diff != "" {
 		t.Errorf("empty, - as it should be, + as it is:\n%s", diff)
@@ -122,7 +122,7 @@ func TestLogInfo(t *testing.T) {
 	}
 	// The first's token stands before it.
 	page := g.list(t, &linksgatev1.ListNotificationsRequest{
-		Start: &linksgatev1.ListNotificationsRequest_After{After: info.GetFirst().GetToken()}})
+		Start: &linksgatev1.Start{Position: &linksgatev1.Start_After{After: info.GetFirst().GetToken()}}})
 	if diff := cmp.Diff(all, page, protocmp.Transform()); diff != "" {
 		t.Errorf("after the first's token, - wanted, + listed:\n%s", diff)
 	}
@@ -132,8 +132,8 @@ func TestDurabilityIsFsyncUnlessTurnedOff(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Log.Fsync = nil
-	if got := startGateway(t, cfg).info(t).GetDurability(); got != linksgatev1.Durability_DURABILITY_FSYNC {
-		t.Errorf("%v; want DURABILITY_FSYNC", got)
+	if got := startGateway(t, cfg).info(t).GetDurability(); got != linksgatev1.LogDurability_LOG_DURABILITY_FSYNC {
+		t.Errorf("%v; want LOG_DURABILITY_FSYNC", got)
 	}
 }
 

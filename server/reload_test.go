@@ -188,7 +188,7 @@ func (g *gateway) adminJSON(t *testing.T, path string, into any) {
 func (g *gateway) answers(t *testing.T, sender *simulator.Sender) [2]int {
 	t.Helper()
 	var statuses [2]int
-	for i, kind := range []linksgatev1.Kind{linksgatev1.Kind_KIND_SMS_RECEIVED, linksgatev1.Kind_KIND_CUBE} {
+	for i, kind := range []linksgatev1.NotificationKind{linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE} {
 		n, err := sender.Make(kind, rand.Uint64())
 		if err != nil {
 			t.Fatal(err)
@@ -589,9 +589,9 @@ func (l *load) send(t *testing.T, g *gateway, n uint64, mode int32) error {
 	if mode == withNew || mode == withEither && rand.N(2) == 0 {
 		sender = &linksfield
 	}
-	kind, path := linksgatev1.Kind_KIND_SMS_RECEIVED, smsPath
+	kind, path := linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, smsPath
 	if n%2 == 0 {
-		kind, path = linksgatev1.Kind_KIND_CUBE, cubePath
+		kind, path = linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, cubePath
 	}
 	made, err := sender.Make(kind, n)
 	if err != nil {

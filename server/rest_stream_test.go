@@ -261,16 +261,16 @@ func TestHTTPStreamsAreThoseOfGRPC(t *testing.T) {
 	g := startGateway(t, testConfig(t))
 	g.deliverSMS(t, 1, 3)
 	for _, body := range []string{`{"text_message":"line one\nline two\r\n\u2028\u2029\u0085 data: x"}`, `{"text_message":"` + strings.Repeat("long ", 40<<10) + `"}`} {
-		g.deliver(t, smsPath, signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, body))
+		g.deliver(t, smsPath, signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body))
 	}
 	stream, confirmed := g.subscribe(t, &linksgatev1.SubscribeRequest{
-		Start: earliest(), Until: untilHead(), MaxBatch: 2, Filter: &linksgatev1.Filter{Accounts: []string{"acme"}}})
+		Start: earliest(), Until: untilHead(), MaxBatch: 2, Filter: &linksgatev1.NotificationFilter{Accounts: []string{"acme"}}})
 	want, err := stream.rest(t)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range forms {
-		_, s := g.openREST(t, "earliest=true&untilHead=true&maxBatch=2&filter.accounts=acme&clientId=a+test", f.header())
+		_, s := g.openREST(t, "start.earliest=true&untilHead=true&maxBatch=2&filter.accounts=acme&clientName=a+test", f.header())
 		got, err := s.rest(t)
 		if err != nil {
 			t.Fatal(err)
@@ -296,7 +296,7 @@ func TestOneTokenResumesEverywhere(t *testing.T) {
 	tokens["gRPC frame"] = s.last
 	s.cancel()
 	for _, f := range forms {
-		s := g.subscribeREST(t, f, "earliest=true")
+		s := g.subscribeREST(t, f, "start.earliest=true")
 		tokens[f.name+" notification"] = s.notifications(t, 2)[1].GetToken()
 		tokens[f.name+" frame"] = s.last // with SSE, it was the event's id
 		s.cancel()
@@ -319,14 +319,14 @@ func TestOneTokenResumesEverywhere(t *testing.T) {
 		check("gRPC", s.notifications(t, len(want)))
 		s.cancel()
 		for _, f := range forms {
-			s := g.subscribeREST(t, f, "after="+token)
+			s := g.subscribeREST(t, f, "start.after="+token)
 			check(f.name, s.notifications(t, len(want)))
 			s.cancel()
 		}
-		_, events := g.openREST(t, "latest=true", forms[1].returning(token)) // the id wins
+		_, events := g.openREST(t, "start.latest=true", forms[1].returning(token)) // the id wins
 		check("Last-Event-ID", events.notifications(t, len(want)))
 		events.cancel()
-		for _, parameter := range []string{"pageToken", "after"} {
+		for _, parameter := range []string{"pageToken", "start.after"} {
 			check(parameter, call(t, g, http.MethodGet, "/v1/notifications?"+parameter+"="+token, "", new(linksgatev1.ListNotificationsResponse)).GetNotifications())
 		}
 	}
@@ -338,7 +338,7 @@ func TestHTTPHeartbeats(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	for _, f := range forms {
-		s := g.subscribeREST(t, f, "heartbeatInterval=1s&filter.kinds=KIND_CUBE")
+		s := g.subscribeREST(t, f, "heartbeatInterval=1s&filter.kinds=NOTIFICATION_KIND_CUBE")
 		s.untilCaughtUp(t)
 		before := s.last
 		passed := g.get(t, g.deliverSMS(t, 1, 1)[0]).GetToken()
@@ -363,23 +363,23 @@ func TestEventSourcesStopAtTheEnd(t *testing.T) {
 	delivered := g.deliverSMS(t, 1, 3)
 	end := g.get(t, delivered[1]).GetToken()
 	for query, want := range map[string][]string{"untilHead=true": delivered, "untilToken=" + end: delivered[:2]} {
-		s := g.subscribeREST(t, sse, "earliest=true&"+query)
+		s := g.subscribeREST(t, sse, "start.earliest=true&"+query)
 		frames, err := s.rest(t)
 		if diff := cmp.Diff(want, ids(inBatches(frames))); diff != "" || err != nil {
 			t.Errorf("%s: %v, - wanted, + streamed:\n%s", query, err, diff)
 		}
-		if a, _ := g.openREST(t, "earliest=true&"+query, sse.returning(s.last)); a.status != http.StatusNoContent || a.body != "" {
+		if a, _ := g.openREST(t, "start.earliest=true&"+query, sse.returning(s.last)); a.status != http.StatusNoContent || a.body != "" {
 			t.Errorf("%s: an event source that comes back is answered with %d %s; want 204", query, a.status, a.body)
 		}
 		// One that was cut off before the end gets the rest.
 		first := g.get(t, delivered[0]).GetToken()
-		_, s = g.openREST(t, "earliest=true&"+query, sse.returning(first))
+		_, s = g.openREST(t, "start.earliest=true&"+query, sse.returning(first))
 		if frames, err = s.rest(t); err != nil || !slices.Equal(ids(inBatches(frames)), want[1:]) {
 			t.Errorf("%s: one that was cut off gets %v, %v", query, frames, err)
 		}
 	}
 	for _, query := range []string{"untilHead=true", "untilToken=" + end} {
-		a, _ := g.openREST(t, query+"&filter.kinds=KIND_CUBE", sse.returning(g.get(t, delivered[0]).GetToken()))
+		a, _ := g.openREST(t, query+"&filter.kinds=NOTIFICATION_KIND_CUBE", sse.returning(g.get(t, delivered[0]).GetToken()))
 		if a.status != http.StatusNoContent {
 			t.Errorf("%s: nothing matches up to the end, and the answer is %d", query, a.status)
 		}
@@ -398,7 +398,7 @@ func TestEventSourcesStopForGood(t *testing.T) {
 	g.deliverLarge(t, beyondWindow) // and beyond what the log retains
 
 	for _, f := range forms {
-		s := g.subscribeREST(t, f, "after="+expired)
+		s := g.subscribeREST(t, f, "start.after="+expired)
 		_, err := s.rest(t)
 		info := checkError(t, f.name, err, codes.OutOfRange, "EXPIRED")
 		if available := info.GetMetadata()["first_available_token"]; available != g.info(t).GetFirst().GetToken() {
@@ -501,7 +501,7 @@ func TestDrainingClosesHTTPStreams(t *testing.T) {
 			t.Errorf("an event source is told to come back in %v; want %v, as it was announced", s.retry, want)
 		}
 		got := ids(inBatches(frames))
-		more := call(t, again, http.MethodGet, "/v1/notifications?after="+s.last, "", new(linksgatev1.ListNotificationsResponse))
+		more := call(t, again, http.MethodGet, "/v1/notifications?start.after="+s.last, "", new(linksgatev1.ListNotificationsResponse))
 		if got = append(got, ids(more.GetNotifications())...); !slices.Equal(got, delivered) {
 			t.Errorf("%s: %v before and after the end; want %v", name, got, delivered)
 		}
@@ -551,7 +551,7 @@ func TestHTTPClientsThatDoNotRead(t *testing.T) {
 		}
 		defer conn.Close()
 		var request bytes.Buffer
-		if err := g.restRequest(t, http.MethodGet, subscribePath+"earliest=true", f.header(), "").Write(&request); err != nil {
+		if err := g.restRequest(t, http.MethodGet, subscribePath+"start.earliest=true", f.header(), "").Write(&request); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := conn.Write(request.Bytes()); err != nil {
@@ -561,7 +561,7 @@ func TestHTTPClientsThatDoNotRead(t *testing.T) {
 		if _, err := conn.Read(make([]byte, 1)); err != nil {
 			t.Fatal(err)
 		}
-		s := g.subscribeREST(t, f, "earliest=true&maxBatch=512")
+		s := g.subscribeREST(t, f, "start.earliest=true&maxBatch=512")
 		if got := len(s.notifications(t, 40)); got != 40 {
 			t.Errorf("%s: another client got %d notifications", f.name, got)
 		}

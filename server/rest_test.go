@@ -104,7 +104,7 @@ func TestRESTSaysWhatGRPCSays(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	delivered := g.deliverSMS(t, 1, 5)
-	g.deliver(t, cubePath, signed(t, linksgatev1.Kind_KIND_CUBE, `{"sim_id":"89860220190000000001","number":89860220190000000001}`))
+	g.deliver(t, cubePath, signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, `{"sim_id":"89860220190000000001","number":89860220190000000001}`))
 	for range 2 {
 		g.request(t, http.MethodPost, smsPath, nil, strings.NewReader(markedBody)) // not signed
 	}
@@ -123,14 +123,14 @@ func TestRESTSaysWhatGRPCSays(t *testing.T) {
 	list("/v1/notifications?pageSize=2", &linksgatev1.ListNotificationsRequest{PageSize: 2})
 	list("/v1/notifications?page_size=2", &linksgatev1.ListNotificationsRequest{PageSize: 2}) // the proto's name, as in a body
 	list("/v1/notifications?pageToken="+second.GetToken(), &linksgatev1.ListNotificationsRequest{PageToken: second.GetToken()})
-	list("/v1/notifications?after="+second.GetToken(), &linksgatev1.ListNotificationsRequest{
-		Start: &linksgatev1.ListNotificationsRequest_After{After: second.GetToken()}})
-	list("/v1/notifications?since="+url.QueryEscape(second.GetReceivedAt().AsTime().Format("2006-01-02T15:04:05.999999999Z07:00")),
-		&linksgatev1.ListNotificationsRequest{Start: &linksgatev1.ListNotificationsRequest_Since{Since: second.GetReceivedAt()}})
-	list("/v1/notifications?filter.kinds=KIND_CUBE&filter.kinds=KIND_PLAN_ORDER_STATUS&filter.accounts=acme&filter.iccids=89860220190000000001",
-		&linksgatev1.ListNotificationsRequest{Filter: &linksgatev1.Filter{
+	list("/v1/notifications?start.after="+second.GetToken(), &linksgatev1.ListNotificationsRequest{
+		Start: &linksgatev1.Start{Position: &linksgatev1.Start_After{After: second.GetToken()}}})
+	list("/v1/notifications?start.since="+url.QueryEscape(second.GetReceivedAt().AsTime().Format("2006-01-02T15:04:05.999999999Z07:00")),
+		&linksgatev1.ListNotificationsRequest{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: second.GetReceivedAt()}}})
+	list("/v1/notifications?filter.kinds=NOTIFICATION_KIND_CUBE&filter.kinds=NOTIFICATION_KIND_PLAN_ORDER_STATUS&filter.accounts=acme&filter.iccids=89860220190000000001",
+		&linksgatev1.ListNotificationsRequest{Filter: &linksgatev1.NotificationFilter{
 			Accounts: []string{"acme"}, Iccids: []string{"89860220190000000001"},
-			Kinds: []linksgatev1.Kind{linksgatev1.Kind_KIND_CUBE, linksgatev1.Kind_KIND_PLAN_ORDER_STATUS},
+			Kinds: []linksgatev1.NotificationKind{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS},
 		}})
 
 	for _, id := range delivered {
@@ -161,7 +161,7 @@ func TestRESTSaysWhatGRPCSays(t *testing.T) {
 func TestRESTIsTheProtobufJSONForm(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	id := g.deliver(t, smsPath, signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED,
+	id := g.deliver(t, smsPath, signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED,
 		`{"sim_id":"89860220190000000001","text_message":"<b>&\u2028\u007f 短信 \\ \"","other":12345678901234567890}`))
 	data, err := protojson.Marshal(&linksgatev1.GetNotificationResponse{Notification: g.get(t, id)})
 	if err != nil {
@@ -208,7 +208,7 @@ func TestRESTGroups(t *testing.T) {
 	g := startGateway(t, testConfig(t))
 	delivered := g.deliverSMS(t, 1, 4)
 	created := call(t, g, http.MethodPost, "/v1/groups",
-		`{"group":{"name":"billing","maxAttempts":3,"backOff":{"initial":"0s"}},"earliest":true}`, new(linksgatev1.CreateGroupResponse)).GetGroup()
+		`{"group":{"name":"billing","maxAttempts":3,"backOff":{"initial":"0s"}},"start":{"earliest":true}}`, new(linksgatev1.CreateGroupResponse)).GetGroup()
 	if created.GetName() != "billing" || created.GetMaxAttempts() != 3 || created.GetLeaseDuration().AsDuration() == 0 {
 		t.Errorf("created %v", created)
 	}
@@ -217,9 +217,9 @@ func TestRESTGroups(t *testing.T) {
 		t.Errorf("the list of groups is %v", listed)
 	}
 	// What is not in the body of a PATCH stays as it is, also beside what is.
-	call(t, g, http.MethodPatch, group, `{"filter":{"kinds":["KIND_SMS_RECEIVED"]}}`, new(linksgatev1.UpdateGroupResponse))
+	call(t, g, http.MethodPatch, group, `{"filter":{"kinds":["NOTIFICATION_KIND_SMS_RECEIVED"]}}`, new(linksgatev1.UpdateGroupResponse))
 	call(t, g, http.MethodPatch, group+"?updateMask=lease_duration", `{"name":"billing","leaseDuration":"50s","maxAttempts":7}`, new(linksgatev1.UpdateGroupResponse))
-	call(t, g, http.MethodPatch, group+"?updateMask=leaseDuration,filter", `{"leaseDuration":"60s","maxAttempts":7,"filter":{"kinds":["KIND_SMS_RECEIVED"]}}`,
+	call(t, g, http.MethodPatch, group+"?updateMask=leaseDuration,filter", `{"leaseDuration":"60s","maxAttempts":7,"filter":{"kinds":["NOTIFICATION_KIND_SMS_RECEIVED"]}}`,
 		new(linksgatev1.UpdateGroupResponse))
 	got := call(t, g, http.MethodGet, group, "", new(linksgatev1.GetGroupResponse)).GetGroup()
 	if got.GetMaxAttempts() != 3 || got.GetLeaseDuration().GetSeconds() != 60 || len(got.GetFilter().GetKinds()) != 1 || got.GetStatus() == nil {
@@ -230,7 +230,7 @@ func TestRESTGroups(t *testing.T) {
 		t.Helper()
 		var all []*linksgatev1.Lease
 		for len(all) < most {
-			response := call(t, g, http.MethodPost, group+":fetch", fmt.Sprintf(`{"maxLeases":%d,"wait":"30s","clientId":"by HTTP"}`, most-len(all)),
+			response := call(t, g, http.MethodPost, group+":fetch", fmt.Sprintf(`{"maxLeases":%d,"wait":"30s","clientName":"by HTTP"}`, most-len(all)),
 				new(linksgatev1.FetchResponse))
 			if len(response.GetLeases()) == 0 {
 				t.Fatalf("%d leases of %d", len(all), most)
@@ -256,16 +256,16 @@ func TestRESTGroups(t *testing.T) {
 	tokens := func(leases ...*linksgatev1.Lease) string {
 		var quoted []string
 		for _, lease := range leases {
-			quoted = append(quoted, fmt.Sprintf("%q", lease.GetToken()))
+			quoted = append(quoted, fmt.Sprintf("%q", lease.GetLeaseToken()))
 		}
 		return strings.Join(quoted, ",")
 	}
-	check("extended", call(t, g, http.MethodPost, group+":extendLease", `{"leaseTokens":[`+tokens(leases[0])+`]}`,
-		new(linksgatev1.ExtendLeaseResponse)).GetResults())
+	check("extended", call(t, g, http.MethodPost, group+":extendLeases", `{"leaseTokens":[`+tokens(leases[0])+`]}`,
+		new(linksgatev1.ExtendLeasesResponse)).GetResults())
 	check("acknowledged", call(t, g, http.MethodPost, group+":acknowledge", `{"leaseTokens":[`+tokens(leases[:2]...)+`]}`,
 		new(linksgatev1.AcknowledgeResponse)).GetResults())
 	check("rejected", call(t, g, http.MethodPost, group+":reject", fmt.Sprintf(
-		`{"rejections":[{"leaseToken":%q,"park":true,"reason":"a reason"},{"leaseToken":%q,"park":true}]}`, leases[2].GetToken(), leases[3].GetToken()),
+		`{"rejections":[{"leaseToken":%q,"park":true,"reason":"a reason"},{"leaseToken":%q,"park":true}]}`, leases[2].GetLeaseToken(), leases[3].GetLeaseToken()),
 		new(linksgatev1.RejectResponse)).GetResults())
 
 	parked := call(t, g, http.MethodGet, group+"/parked?pageSize=10", "", new(linksgatev1.ListParkedResponse)).GetParked()
@@ -286,7 +286,7 @@ func TestRESTGroups(t *testing.T) {
 	if purged := call(t, g, http.MethodPost, group+"/parked:purge", `{"all":true}`, new(linksgatev1.PurgeParkedResponse)); purged.GetPurged() != 1 {
 		t.Errorf("purged: %v", purged)
 	}
-	call(t, g, http.MethodPost, group+":seek", `{"earliest":true}`, new(linksgatev1.SeekGroupResponse))
+	call(t, g, http.MethodPost, group+":seek", `{"to":{"earliest":true}}`, new(linksgatev1.SeekGroupResponse))
 	if again := fetch(1); again[0].GetNotification().GetId() != delivered[0] {
 		t.Errorf("after the seek %v is leased", again)
 	}
@@ -338,20 +338,20 @@ func TestRESTErrors(t *testing.T) {
 		{"wrong type", "POST", "/v1/groups", nil, `{"group":{"name":5}}`, 400, "INVALID_ARGUMENT", ""},
 		{"text that is not UTF-8", "POST", "/v1/groups", nil, "{\"group\":{\"name\":\"\xff\"}}", 400, "INVALID_ARGUMENT", ""},
 		{"a query beside a body", "POST", "/v1/groups/a:fetch?maxLeases=1", nil, `{}`, 400, "INVALID_ARGUMENT", "maxLeases"},
-		{"unknown parameter", "GET", "/v1/notifications?filter.kind=KIND_CUBE", nil, "", 400, "INVALID_ARGUMENT", "filter.kind"},
+		{"unknown parameter", "GET", "/v1/notifications?filter.kind=NOTIFICATION_KIND_CUBE", nil, "", 400, "INVALID_ARGUMENT", "filter.kind"},
 		{"unknown parameter of a stream", "GET", "/v1/notifications:subscribe?form=latest", nil, "", 400, "INVALID_ARGUMENT", "form"},
 		{"a parameter of the path", "GET", "/v1/notifications/" + g.LogID + "-4096?id=1", nil, "", 400, "INVALID_ARGUMENT", "id"},
 		{"a member of the body of a PATCH", "PATCH", "/v1/groups/a?group.max_attempts=5", nil, `{}`, 400, "INVALID_ARGUMENT", "group.max_attempts"},
 		{"another group in the body of a PATCH", "PATCH", "/v1/groups/a", nil, `{"name":"b","maxAttempts":3}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
-		{"another group in the body", "POST", "/v1/groups/a:seek", nil, `{"group":"b","earliest":true}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
-		{"another group to purge", "POST", "/v1/groups/a/parked:purge", nil, `{"gro\u0075p":"b","all":true}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
+		{"another group in the body", "POST", "/v1/groups/a:seek", nil, `{"groupName":"b","to":{"earliest":true}}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
+		{"another group to purge", "POST", "/v1/groups/a/parked:purge", nil, `{"gro\u0075pName":"b","all":true}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
 		{"another entry in the body", "POST", "/v1/quarantine/entries/a-q1:purge", nil, `{"id":"a-q2"}`, 400, "INVALID_ARGUMENT", `"a-q1" in the path and "a-q2" in the body`},
 		{"a parameter of nothing", "GET", "/v1/log?verbose", nil, "", 400, "INVALID_ARGUMENT", "verbose"},
 		{"not a kind", "GET", "/v1/notifications?filter.kinds=SMS", nil, "", 400, "INVALID_ARGUMENT", "SMS"},
 		{"not a number", "GET", "/v1/notifications?pageSize=-1", nil, "", 400, "INVALID_ARGUMENT", "page_size"},
 		{"twice", "GET", "/v1/notifications?pageSize=1&pageSize=2", nil, "", 400, "INVALID_ARGUMENT", "page_size"},
-		{"two starts", "GET", "/v1/notifications:subscribe?latest=true&earliest=true", nil, "", 400, "INVALID_ARGUMENT", "start"},
-		{"a start that is none", "GET", "/v1/notifications:subscribe?latest=false", nil, "", 400, "INVALID_ARGUMENT", "latest"},
+		{"two starts", "GET", "/v1/notifications:subscribe?start.latest=true&start.earliest=true", nil, "", 400, "INVALID_ARGUMENT", "position"},
+		{"a start that is none", "GET", "/v1/notifications:subscribe?start.latest=false", nil, "", 400, "INVALID_ARGUMENT", "latest"},
 		{"not a duration", "GET", "/v1/notifications:subscribe?heartbeatInterval=5", nil, "", 400, "INVALID_ARGUMENT", "heartbeat_interval"},
 		{"out of bounds", "GET", "/v1/notifications:subscribe?heartbeatInterval=1ms", nil, "", 400, "INVALID_ARGUMENT", "heartbeat_interval"},
 		{"a path that is not UTF-8", "GET", "/v1/notifications/%ff", nil, "", 400, "INVALID_ARGUMENT", "UTF-8"},
@@ -421,11 +421,11 @@ func TestRESTHeadAndOptions(t *testing.T) {
 		status      int
 		contentType string
 	}{
-		"/v1/log":                                   {200, "application/json"},
-		"/v1/notifications:subscribe":               {200, "application/x-ndjson"}, // and it ends
-		"/v1/notifications:subscribe?earliest=":     {400, "application/json"},
-		"/v1/notifications/" + g.LogID + "-4096000": {404, "application/json"},
-		"/openapi.json":                             {200, "application/json"},
+		"/v1/log":                     {200, "application/json"},
+		"/v1/notifications:subscribe": {200, "application/x-ndjson"}, // and it ends
+		"/v1/notifications:subscribe?start.earliest=": {400, "application/json"},
+		"/v1/notifications/" + g.LogID + "-4096000":   {404, "application/json"},
+		"/openapi.json": {200, "application/json"},
 	} {
 		a := g.rest(t, http.MethodHead, path, nil, "")
 		if a.status != want.status || a.header.Get("Content-Type") != want.contentType || a.body != "" {
@@ -593,7 +593,7 @@ func TestOpenAPIDescribesEveryCall(t *testing.T) {
 	want := make(map[string]bool)
 	for _, service := range []grpc.ServiceDesc{
 		linksgatev1.NotificationService_ServiceDesc, linksgatev1.GroupService_ServiceDesc, linksgatev1.QuarantineService_ServiceDesc,
-		linksgatev1.ErasureService_ServiceDesc,
+		linksgatev1.ErasureService_ServiceDesc, linksgatev1.WorkerService_ServiceDesc,
 	} {
 		name := service.ServiceName[strings.LastIndexByte(service.ServiceName, '.')+1:]
 		for _, method := range service.Methods {
@@ -601,6 +601,7 @@ func TestOpenAPIDescribesEveryCall(t *testing.T) {
 		}
 	}
 	want["NotificationService_Subscribe"] = true
+	delete(want, "WorkerService_Leave") // only Consume, which is not served over REST, has members to leave
 	if forms := document.Paths["/v1/notifications:subscribe"]["get"].Produces; !slices.Equal(forms, []string{
 		"application/x-ndjson", "text/event-stream", "application/json", // the last one for errors
 	}) {

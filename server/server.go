@@ -232,7 +232,7 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 	usage := admin.NewUsage(log, front, env.Logger)
 	quiet := slog.NewLogLogger(env.Logger.Handler(), slog.LevelDebug) // of net/http: what senders do wrong
 	services := rpc.New(rpc.Options{
-		Log: log, Reverify: front.Reverify, Groups: groups, Cluster: others, MaxStreams: cfg.GRPC.MaxStreams, SendTimeout: time.Duration(cfg.GRPC.SendTimeout),
+		Log: log, Reverify: front.Reverify, HasAccount: front.HasAccount, Groups: groups, Cluster: others, MaxStreams: cfg.GRPC.MaxStreams, SendTimeout: time.Duration(cfg.GRPC.SendTimeout),
 		MaxStreamAge: time.Duration(cfg.GRPC.MaxStreamAge), TLS: started.GRPCTLS, Version: env.Version,
 		Logger: env.Logger, Metrics: registry,
 	})

@@ -71,7 +71,7 @@ func TestLinksfieldsExamples(t *testing.T) {
 				"X-Lf-Signature": {vectorKeyID + "/pnWR3hcrEXQWV8S+RY0DMjEN9ec="},
 			},
 			want: &linksgatev1.Notification{
-				Kind: linksgatev1.Kind_KIND_CUBE,
+				Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE,
 				Verification: &linksgatev1.Verification{
 					Status: linksgatev1.VerificationStatus_VERIFICATION_STATUS_VERIFIED,
 					Scheme: linksgatev1.SignatureScheme_SIGNATURE_SCHEME_HMAC_SHA1,
@@ -87,7 +87,7 @@ func TestLinksfieldsExamples(t *testing.T) {
 			name: "the signing page's MO SMS", kind: "sms-received", body: readExample(t, "sms_signing_example.json"),
 			header: http.Header{"X-Lf-Md5": {"MWExNWQ3YTY0YTNhNDU5YWY3N2M2NjE4YjlhMGE3NzM="}},
 			want: &linksgatev1.Notification{
-				Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, Verification: byMD5("signing-page"),
+				Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, Verification: byMD5("signing-page"),
 				Iccids: []string{"89000000000001"}, PartnerCode: "P002671",
 				Payload: &linksgatev1.Notification_SmsReceived{SmsReceived: &linksgatev1.SmsReceived{
 					Iccid: "89000000000001", Imsi: "8900000000000010", PartnerCode: "P002671", Text: "device status: 1234",
@@ -99,7 +99,7 @@ func TestLinksfieldsExamples(t *testing.T) {
 			name: "the binary MO SMS, printed without a comma", kind: "sms-received", body: readExample(t, "sms_printed_example.txt"),
 			header: http.Header{"X-Lf-Md5": {"OGM0NmQ0ODJiOGJlNjE0OWYzMzYwMmQzZGU4NDY4OGQ="}},
 			want: &linksgatev1.Notification{
-				Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, Verification: byMD5("derived"),
+				Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, Verification: byMD5("derived"),
 				Iccids: []string{"89860220190123456789"}, PartnerCode: "P123456",
 				Payload: &linksgatev1.Notification_SmsReceived{SmsReceived: &linksgatev1.SmsReceived{
 					Iccid: "89860220190123456789", Imsi: "4230001234567", PartnerCode: "P123456", Text: "发送短信内容",
@@ -113,7 +113,7 @@ func TestLinksfieldsExamples(t *testing.T) {
 			name: "the Mall's device warning", kind: "mall-device-warning", body: readExample(t, "device_warning_example.json"),
 			header: http.Header{"X-Lf-Md5": {"MjI3YzA5NTNiMzQ0MDBkZjhlODFlZmZlZjVjMGE2ZDU="}},
 			want: &linksgatev1.Notification{
-				Kind: linksgatev1.Kind_KIND_MALL_DEVICE_WARNING, Verification: byMD5("derived"),
+				Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING, Verification: byMD5("derived"),
 				Iccids: []string{"89314404000816575667"},
 				Payload: &linksgatev1.Notification_DeviceWarning{DeviceWarning: &linksgatev1.DeviceWarning{
 					Devices: []*linksgatev1.DeviceWarningItem{device, device, device},
@@ -152,7 +152,7 @@ func TestEveryKindIsReceivedAtItsURL(t *testing.T) {
 		}
 		urls++
 		t.Run(url.Kind, func(t *testing.T) {
-			kind := linksgatev1.Kind(linksgatev1.Kind_value["KIND_"+strings.ReplaceAll(strings.ToUpper(url.Kind), "-", "_")])
+			kind := linksgatev1.NotificationKind(linksgatev1.NotificationKind_value["NOTIFICATION_KIND_"+strings.ReplaceAll(strings.ToUpper(url.Kind), "-", "_")])
 			made, err := linksfield.Make(kind, 1)
 			if err != nil {
 				t.Fatal(err)
@@ -167,7 +167,7 @@ func TestEveryKindIsReceivedAtItsURL(t *testing.T) {
 			}
 		})
 	}
-	if all := len(linksgatev1.Kind_name) - 1; urls != all {
+	if all := len(linksgatev1.NotificationKind_name) - 1; urls != all {
 		t.Errorf("%d URLs of acme; want one for each of %d kinds", urls, all)
 	}
 }
@@ -176,15 +176,15 @@ func TestUnsignedNotificationsOfAGuardedURL(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	unsigned := simulator.Sender{Unsigned: true}
-	order, err := unsigned.Make(linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, 3)
+	order, err := unsigned.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signedOrder, err := linksfield.Make(linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, 3)
+	signedOrder, err := linksfield.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forgedAlarm, err := linksfield.Forger().Make(linksgatev1.Kind_KIND_MARKETPLACE_ALARM, 3)
+	forgedAlarm, err := linksfield.Forger().Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_MARKETPLACE_ALARM, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,13 +209,13 @@ func TestSecretsBeforeAndAfterAChangeAreValid(t *testing.T) {
 	for i, tt := range []struct {
 		want   string
 		sender simulator.Sender
-		kind   linksgatev1.Kind
+		kind   linksgatev1.NotificationKind
 		path   string
 	}{
-		{"md5", linksfield, linksgatev1.Kind_KIND_SMS_RECEIVED, smsPath},
-		{"md5-before", simulator.Sender{MD5: signature.Secret{Value: md5OldSecret}}, linksgatev1.Kind_KIND_SMS_RECEIVED, smsPath},
-		{"hmac", linksfield, linksgatev1.Kind_KIND_CUBE, cubePath},
-		{"hmac-before", simulator.Sender{KeyID: hmacKeyID, HMAC: signature.Secret{Value: hmacOld}}, linksgatev1.Kind_KIND_CUBE, cubePath},
+		{"md5", linksfield, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, smsPath},
+		{"md5-before", simulator.Sender{MD5: signature.Secret{Value: md5OldSecret}}, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, smsPath},
+		{"hmac", linksfield, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, cubePath},
+		{"hmac-before", simulator.Sender{KeyID: hmacKeyID, HMAC: signature.Secret{Value: hmacOld}}, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, cubePath},
 	} {
 		made, err := tt.sender.Make(tt.kind, uint64(i)) // no copies
 		if err != nil {
@@ -230,7 +230,7 @@ func TestSecretsBeforeAndAfterAChangeAreValid(t *testing.T) {
 func TestHeadersThatMatterAreKept(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
-	sms := signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, markedBody)
+	sms := signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, markedBody)
 	header := sms.Header.Clone()
 	header["X-Lf-Delivery"] = []string{"second", "first", "second"}
 	header["X-Lf-Other"] = []string{"caf\xe9"}
@@ -242,7 +242,7 @@ func TestHeadersThatMatterAreKept(t *testing.T) {
 	n := g.get(t, g.deliver(t, smsPath, simulator.Notification{Header: header, Body: sms.Body}))
 	sum := sms.Header.Get("X-Lf-Md5")
 	want := &linksgatev1.Notification{
-		Headers: []*linksgatev1.Header{
+		Headers: []*linksgatev1.RequestHeader{
 			{Name: "content-type", Value: "application/json"},
 			{Name: "x-lf-delivery", Value: "second"}, {Name: "x-lf-delivery", Value: "first"}, {Name: "x-lf-delivery", Value: "second"},
 			{Name: "x-lf-md5", Value: sum}, {Name: "x-lf-md5", Value: sum},
@@ -273,7 +273,7 @@ func TestBodiesAreKeptByteForByte(t *testing.T) {
 		"at the limit":    `{"text_message":"` + strings.Repeat("é", 128<<10-10) + `"}`,
 		"documented name": `{"sim_id":{"not":"text"},"imsi":[1,"2"]}`,
 	} {
-		n := g.get(t, g.deliver(t, smsPath, signed(t, linksgatev1.Kind_KIND_SMS_RECEIVED, body)))
+		n := g.get(t, g.deliver(t, smsPath, signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body)))
 		if n.GetBody() != body || n.GetContentDigest() != digest(body) {
 			t.Errorf("%s: stored with the digest %s: %.100q", name, n.GetContentDigest(), n.GetBody())
 		}
@@ -296,12 +296,12 @@ func TestBodiesThatGrowAreStored(t *testing.T) {
 	long := strings.Repeat("8", 250<<10)
 	for _, tt := range []struct {
 		name, path   string
-		kind         linksgatev1.Kind
+		kind         linksgatev1.NotificationKind
 		body         string
 		unrecognized bool
 	}{
-		{"very many members", smsPath, linksgatev1.Kind_KIND_SMS_RECEIVED, "{" + members.String() + `"last":1}`, false},
-		{"an ICCID that is kept four times", "/linksfield/acme/mall-device-warning", linksgatev1.Kind_KIND_MALL_DEVICE_WARNING,
+		{"very many members", smsPath, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, "{" + members.String() + `"last":1}`, false},
+		{"an ICCID that is kept four times", "/linksfield/acme/mall-device-warning", linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING,
 			`{"devices":[1,{"deviceId":"` + long + `"}]}`, true},
 	} {
 		n := g.get(t, g.deliver(t, tt.path, signed(t, tt.kind, tt.body)))
@@ -315,7 +315,7 @@ func TestBodiesThatCannotBeTypedAreStored(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	for _, body := range []string{`[]`, `["` + bodyMark + `"]`, `"text"`, `null`, `true`} {
-		n := g.get(t, g.deliver(t, cubePath, signed(t, linksgatev1.Kind_KIND_CUBE, body)))
+		n := g.get(t, g.deliver(t, cubePath, signed(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, body)))
 		if n.GetBody() != body || n.GetUnrecognized().GetReason() == "" {
 			t.Errorf("%s: stored as %v", body, n)
 		}

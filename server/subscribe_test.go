@@ -23,12 +23,12 @@ func TestConfirmedComesAtOnceOnAnEmptyLog(t *testing.T) {
 	g := startGateway(t, testConfig(t))
 	for name, request := range map[string]*linksgatev1.SubscribeRequest{
 		"default":  {},
-		"latest":   {Start: &linksgatev1.SubscribeRequest_Latest{Latest: true}},
+		"latest":   {Start: &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}},
 		"earliest": {Start: earliest()},
-		"since":    {Start: &linksgatev1.SubscribeRequest_Since{Since: timestamppb.Now()}},
+		"since":    {Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: timestamppb.Now()}}},
 	} {
 		s, got := g.subscribe(t, request)
-		want := &linksgatev1.Confirmed{
+		want := &linksgatev1.SubscriptionConfirmed{
 			LogId: g.LogID, HeartbeatInterval: durationpb.New(10 * time.Second), MaxBatch: 1,
 			OnGap: linksgatev1.GapPolicy_GAP_POLICY_FAIL, Lag: &linksgatev1.Lag{Time: new(durationpb.Duration)},
 		}
@@ -51,7 +51,7 @@ func TestConfirmedSaysWhatIsInForce(t *testing.T) {
 		Start: earliest(), HeartbeatInterval: durationpb.New(time.Minute), MaxBatch: 7,
 		OnGap: linksgatev1.GapPolicy_GAP_POLICY_CONTINUE,
 	})
-	want := &linksgatev1.Confirmed{
+	want := &linksgatev1.SubscriptionConfirmed{
 		LogId: g.LogID, First: info.GetFirst(), Head: info.GetHead(), HeartbeatInterval: durationpb.New(time.Minute), MaxBatch: 7,
 		OnGap: linksgatev1.GapPolicy_GAP_POLICY_CONTINUE,
 		Lag: &linksgatev1.Lag{RecordBatches: 3, Time: durationpb.New(
@@ -101,8 +101,8 @@ func TestLatestSeesOnlyWhatIsNew(t *testing.T) {
 	g.deliverSMS(t, 1, 3)
 	for name, request := range map[string]*linksgatev1.SubscribeRequest{
 		"default": {},
-		"latest":  {Start: &linksgatev1.SubscribeRequest_Latest{Latest: true}},
-		"since":   {Start: &linksgatev1.SubscribeRequest_Since{Since: timestamppb.New(time.Now().Add(time.Hour))}},
+		"latest":  {Start: &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}},
+		"since":   {Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: timestamppb.New(time.Now().Add(time.Hour))}}},
 	} {
 		s, _ := g.subscribe(t, request)
 		want := g.deliverSMS(t, 10, 2)
@@ -135,12 +135,12 @@ func TestSinceStartsWithTheFirstWrittenThen(t *testing.T) {
 	} {
 		since := timestamppb.New(tt.since)
 		s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{
-			Start: &linksgatev1.SubscribeRequest_Since{Since: since}, Until: untilHead()})
+			Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}, Until: untilHead()})
 		frames, err := s.rest(t)
 		if diff := cmp.Diff(tt.want, ids(inBatches(frames))); diff != "" || err != nil {
 			t.Errorf("Subscribe since %v: %v; - wanted, + streamed:\n%s", tt.since, err, diff)
 		}
-		listed := g.list(t, &linksgatev1.ListNotificationsRequest{Start: &linksgatev1.ListNotificationsRequest_Since{Since: since}})
+		listed := g.list(t, &linksgatev1.ListNotificationsRequest{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}})
 		if diff := cmp.Diff(tt.want, ids(listed)); diff != "" {
 			t.Errorf("ListNotifications since %v: - wanted, + listed:\n%s", tt.since, diff)
 		}
@@ -149,7 +149,7 @@ func TestSinceStartsWithTheFirstWrittenThen(t *testing.T) {
 	// The time that a live stream tells of the head leads to the head, too.
 	live, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{})
 	head := live.untilCaughtUp(t)[0].GetCaughtUp().GetHead()
-	s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{Start: &linksgatev1.SubscribeRequest_Since{Since: head.GetWrittenAt()}, Until: untilHead()})
+	s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: head.GetWrittenAt()}}, Until: untilHead()})
 	frames, err := s.rest(t)
 	if diff := cmp.Diff(delivered[2:], ids(inBatches(frames))); diff != "" || err != nil {
 		t.Errorf("since the head of CaughtUp: %v; - wanted, + streamed:\n%s", err, diff)
@@ -165,12 +165,12 @@ func deliverMixed(t *testing.T, g *gateway) []*linksgatev1.Notification {
 		for _, one := range []struct {
 			account string
 			sender  simulator.Sender
-			kind    linksgatev1.Kind
+			kind    linksgatev1.NotificationKind
 		}{
-			{"acme", linksfield, linksgatev1.Kind_KIND_SMS_RECEIVED},
-			{"acme", linksfield, linksgatev1.Kind_KIND_CUBE},
-			{"acme", linksfield, linksgatev1.Kind_KIND_MALL_DEVICE_WARNING},
-			{"other", another, linksgatev1.Kind_KIND_SMS_RECEIVED},
+			{"acme", linksfield, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED},
+			{"acme", linksfield, linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE},
+			{"acme", linksfield, linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING},
+			{"other", another, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED},
 		} {
 			made, err := one.sender.Make(one.kind, n)
 			if err != nil {
@@ -184,23 +184,25 @@ func deliverMixed(t *testing.T, g *gateway) []*linksgatev1.Notification {
 
 // filters are of each type and of several together, with what they pass, in words of their own.
 var filters = map[string]struct {
-	filter *linksgatev1.Filter
+	filter *linksgatev1.NotificationFilter
 	pass   func(*linksgatev1.Notification) bool
 }{
-	"nothing asked": {&linksgatev1.Filter{}, func(*linksgatev1.Notification) bool { return true }},
-	"account": {&linksgatev1.Filter{Accounts: []string{"other", "nobody"}},
+	"nothing asked": {&linksgatev1.NotificationFilter{}, func(*linksgatev1.Notification) bool { return true }},
+	"account": {&linksgatev1.NotificationFilter{Accounts: []string{"other", "nobody"}},
 		func(n *linksgatev1.Notification) bool { return n.GetAccount() == "other" }},
-	"kinds": {&linksgatev1.Filter{Kinds: []linksgatev1.Kind{linksgatev1.Kind_KIND_CUBE, linksgatev1.Kind_KIND_MALL_DEVICE_WARNING}},
-		func(n *linksgatev1.Notification) bool { return n.GetKind() != linksgatev1.Kind_KIND_SMS_RECEIVED }},
-	"ICCIDs": {&linksgatev1.Filter{Iccids: []string{simulator.ICCID(2), simulator.ICCID(4)}},
+	"kinds": {&linksgatev1.NotificationFilter{Kinds: []linksgatev1.NotificationKind{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING}},
+		func(n *linksgatev1.Notification) bool {
+			return n.GetKind() != linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED
+		}},
+	"ICCIDs": {&linksgatev1.NotificationFilter{Iccids: []string{simulator.ICCID(2), simulator.ICCID(4)}},
 		func(n *linksgatev1.Notification) bool {
 			return slices.Contains(n.GetIccids(), simulator.ICCID(2)) || slices.Contains(n.GetIccids(), simulator.ICCID(4))
 		}},
-	"partner code": {&linksgatev1.Filter{PartnerCodes: []string{"P123456"}},
+	"partner code": {&linksgatev1.NotificationFilter{PartnerCodes: []string{"P123456"}},
 		func(n *linksgatev1.Notification) bool { return n.GetPartnerCode() == "P123456" }},
 	"all together": {
-		&linksgatev1.Filter{
-			Accounts: []string{"acme"}, Kinds: []linksgatev1.Kind{linksgatev1.Kind_KIND_SMS_RECEIVED},
+		&linksgatev1.NotificationFilter{
+			Accounts: []string{"acme"}, Kinds: []linksgatev1.NotificationKind{linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED},
 			Iccids: []string{simulator.ICCID(1), simulator.ICCID(2)}, PartnerCodes: []string{"P123456"},
 		},
 		func(n *linksgatev1.Notification) bool {
@@ -247,7 +249,7 @@ func TestHeartbeatsComeByTheWallClock(t *testing.T) {
 	const interval = time.Second
 	g := startGateway(t, testConfig(t))
 	s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{
-		Filter: &linksgatev1.Filter{Iccids: []string{"of nobody"}}, HeartbeatInterval: durationpb.New(interval)})
+		Filter: &linksgatev1.NotificationFilter{Iccids: []string{"of nobody"}}, HeartbeatInterval: durationpb.New(interval)})
 	s.untilCaughtUp(t)
 	last := time.Now()
 
@@ -348,7 +350,7 @@ func TestBatchesAreWhatTheLogHolds(t *testing.T) {
 		t.Fatalf("the log holds %d notifications; want %d", len(want), count)
 	}
 
-	for _, most := range []uint32{0, 1, 2, 3, 512} {
+	for _, most := range []int32{0, 1, 2, 3, 512} {
 		s, _ := g.subscribe(t, &linksgatev1.SubscribeRequest{Start: earliest(), Until: untilHead(), MaxBatch: most})
 		frames, err := s.rest(t)
 		if err != nil {
@@ -370,14 +372,14 @@ func TestBatchesAreWhatTheLogHolds(t *testing.T) {
 		}
 	}
 
-	for _, size := range []uint32{1, 7, 399, 400} {
+	for _, size := range []int32{1, 7, 399, 400} {
 		if diff := cmp.Diff(want, g.list(t, &linksgatev1.ListNotificationsRequest{PageSize: size}), protocmp.Transform()); diff != "" {
 			t.Errorf("- one page, + pages of %d:\n%s", size, diff)
 		}
 	}
 	for i, n := range want {
 		page, err := g.client.ListNotifications(t.Context(), &linksgatev1.ListNotificationsRequest{
-			Start: &linksgatev1.ListNotificationsRequest_After{After: n.GetToken()}, PageSize: 1})
+			Start: &linksgatev1.Start{Position: &linksgatev1.Start_After{After: n.GetToken()}}, PageSize: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -415,7 +417,7 @@ func TestEveryFramesTokenResumes(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, testConfig(t))
 	want := g.deliverSMS(t, 1, 4)
-	filter := &linksgatev1.Filter{Iccids: []string{simulator.ICCID(2), simulator.ICCID(4)}}
+	filter := &linksgatev1.NotificationFilter{Iccids: []string{simulator.ICCID(2), simulator.ICCID(4)}}
 	want = []string{want[1], want[3]}
 	for cut := 1; ; cut++ {
 		s := openStream(t, g.client, &linksgatev1.SubscribeRequest{Start: earliest(), Until: untilHead(), Filter: filter})

@@ -65,7 +65,7 @@ func TestUsesAreSeen(t *testing.T) {
 	g.answers(t, linksfield.Forger())
 	before = time.Now()
 	n := g.get(t, g.deliverSMS(t, 1, 1)[0])
-	cube, err := formerLinksfield.Make(linksgatev1.Kind_KIND_CUBE, 1)
+	cube, err := formerLinksfield.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestCopiesOfARunningGateway(t *testing.T) {
 			s := newSite(t)
 			s.start(t, rightSecret)
 			for n := range 20 {
-				s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(n), http.StatusOK)
+				s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(n), http.StatusOK)
 			}
 			s.sendUnsigned(t, "acme", "sms-received", "garbage", http.StatusBadRequest)
 			to := filepath.Join(t.TempDir(), "restored")
@@ -49,7 +49,7 @@ func TestCopiesOfARunningGateway(t *testing.T) {
 			}
 			s.config.Log.Dir = to
 			s.start(t, rightSecret)
-			s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(20), http.StatusOK)
+			s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(20), http.StatusOK)
 			s.stop()
 			if after := runs(t, exitOK, "doctor", to); !strings.Contains(after, "21 notifications") {
 				t.Errorf("after it went on:\n%s", after)

@@ -38,7 +38,7 @@ for each notification that the group lends you, through sh -c:
   standard input   the notification as one line of JSON, as tail --json prints it
   environment      LINKSGATE_NOTIFICATION_ID, LINKSGATE_KIND, LINKSGATE_ACCOUNT,
                    LINKSGATE_ICCID (the first that it names, or empty),
-                   LINKSGATE_ATTEMPT (from 1), LINKSGATE_GROUP, LINKSGATE_CLIENT_ID
+                   LINKSGATE_ATTEMPT (from 1), LINKSGATE_GROUP, LINKSGATE_CLIENT_NAME
   exit status 0    handled: acknowledged, it does not come again
   exit status 100  it can never be handled: parked at once
   any other, or    it comes again after the group's back-off, to any member; parked
@@ -80,7 +80,7 @@ type consumeFlags struct {
 	command     string
 	parallel    int
 	maxInFlight int
-	clientID    string
+	clientName  string
 	json        bool
 	count       int
 	idleExit    time.Duration
@@ -104,7 +104,7 @@ func newConsumeCommand() *cobra.Command {
 	flags.StringVar(&f.command, "exec", "", "run `COMMAND` for each notification, through sh -c")
 	flags.IntVar(&f.parallel, "parallel", 1, "how many commands may run at once, up to 1024 (`NUMBER`)")
 	flags.IntVar(&f.maxInFlight, "max-in-flight", 0, "most notifications to have at once, up to 1024; default: a little more than --parallel, or 64 to print (`NUMBER`)")
-	flags.StringVar(&f.clientID, "client-id", "", "`NAME` of this member, for linksgate group show; default: host and process")
+	flags.StringVar(&f.clientName, "client-name", "", "`NAME` of this member, for linksgate group show; default: host and process")
 	flags.BoolVar(&f.json, "json", false, "print one line of JSON for each notification")
 	flags.IntVar(&f.count, "count", 0, "leave after so many notifications (`NUMBER`)")
 	flags.DurationVar(&f.idleExit, "idle-exit", 0, "leave when nothing has come for a `DURATION`; with status 1 if the gateway is away by then, for 15s at least")
@@ -168,9 +168,9 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	defer signal.Stop(brokenPipes)
 	stderr := &lockedWriter{w: cmd.ErrOrStderr(), lenient: true}
 	notice := func(text string) { fmt.Fprintln(stderr, "linksgate: "+text) }
-	clientID := cmp.Or(f.clientID, defaultClientID())
-	m := newMember(linksgatev1.NewGroupServiceClient(conn), &linksgatev1.ConsumeRequest{
-		Group: args[0], MaxInFlight: uint32(f.inFlight()), ClientId: clientID, HeartbeatInterval: durationpb.New(defaultHeartbeat),
+	clientName := cmp.Or(f.clientName, defaultClientName())
+	m := newMember(linksgatev1.NewWorkerServiceClient(conn), &linksgatev1.ConsumeRequest{
+		GroupName: args[0], MaxInFlight: int32(f.inFlight()), ClientName: clientName, HeartbeatInterval: durationpb.New(defaultHeartbeat),
 	}, notice)
 	m.address, m.examine = address, func(ctx context.Context) error { return f.examine(ctx, address) }
 	m.explain = func(st *status.Status, info *errdetails.ErrorInfo) error {
@@ -180,7 +180,7 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	if f.command == "" {
 		m.handler = newPrintHandler(bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10), f.json)
 	} else {
-		shells := newShells(f.command, f.parallel, args[0], clientID)
+		shells := newShells(f.command, f.parallel, args[0], clientName)
 		defer shells.close()
 		shells.stdout, shells.stderr = cmd.OutOrStdout(), stderr
 		if _, ok := shells.stdout.(*os.File); !ok {
@@ -197,7 +197,7 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	return m.run(cmd.Context())
 }
 
-func defaultClientID() string {
+func defaultClientName() string {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown-host"

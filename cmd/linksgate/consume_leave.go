@@ -1,24 +1,50 @@
 package main
 
 import (
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+
+	"context"
 	"errors"
 	"fmt"
 	"time"
 )
+
+// partTime bounds how long it may take to tell the gateway that a member leaves.
+const partTime = 2 * time.Second
 
 // awayTime is how long a gateway that is away is waited for at least.
 const awayTime = 15 * time.Second
 
 // stopTaking begins nothing more, and gives back what was not begun.
 func (m *member) stopTaking() {
-	m.leaving = true
+	if !m.leaving {
+		m.leaving = true
+		if m.joined {
+			m.part()
+		}
+	}
 	m.releaseHeld()
 	if !m.joined {
 		m.endStream()
 	}
 }
 
-// releaseHeld gives back what was not begun. After that the gateway lends this stream nothing more.
+// part tells the gateway that the member leaves. What is given back before it knows would come again at once.
+func (m *member) part() {
+	if m.parting {
+		return
+	}
+	m.parting, m.partBy = true, time.Now().Add(partTime)
+	request := &linksgatev1.LeaveRequest{GroupName: m.request.GetGroupName(), MemberId: m.memberID}
+	m.calls.Go(func() {
+		ctx, cancel := context.WithTimeout(m.calling, partTime)
+		defer cancel()
+		_, _ = m.client.Leave(ctx, request) // a gateway that is not there has no stream to lease to either
+		m.parted <- struct{}{}
+	})
+}
+
+// releaseHeld gives back what was not begun.
 func (m *member) releaseHeld() {
 	for _, job := range m.held {
 		if m.jobs[job.id] == job {
@@ -81,6 +107,8 @@ func (m *member) done(now time.Time) bool {
 		return false
 	case m.settling:
 		return false // a call has a timeout of its own
+	case m.joined && now.Before(m.partBy):
+		return false // what the gateway has leased last is still on its way, to be given back
 	case len(m.finished) == 0:
 		return true
 	case m.givenUp(now):
@@ -150,6 +178,7 @@ func (m *member) next(now time.Time) time.Time {
 	consider(m.deadline)
 	consider(m.giveUp)
 	consider(m.settleAgain)
+	consider(m.partBy)
 	consider(m.idleEnd())
 	if !m.extending {
 		for _, job := range m.jobs {

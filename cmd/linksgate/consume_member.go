@@ -54,7 +54,7 @@ type handler struct {
 // Everything below belongs to the goroutine that calls run. What waits for something else (the stream, a handler, a call) does so in a
 // goroutine of its own, of each kind as many as there are places for, and reports over a channel with room for all of them.
 type member struct {
-	client  linksgatev1.GroupServiceClient
+	client  linksgatev1.WorkerServiceClient
 	request *linksgatev1.ConsumeRequest
 	handler handler
 	address string                      // as of session
@@ -79,11 +79,16 @@ type member struct {
 	begun    int             // notifications, those apart that somebody else got
 
 	lease     time.Duration // the group's
-	attempts  uint32        // the group's greatest number; 0: not known yet
+	attempts  int32         // the group's greatest number; 0: not known yet
 	joined    bool          // there is a stream
+	memberID  string        // of that stream
+	partBy    time.Time     // the stream will have ended by then
+	parting   bool          // the gateway is being told that the member leaves
+	parted    chan struct{} // buffered; it was told
 	joinedAt  time.Time
 	idleSince time.Time // without an interruption, with a stream or without one; zero: there is something to do
 	leaving   bool
+	calls     *sync.WaitGroup // of run
 	endStream context.CancelFunc
 	calling   context.Context // of calls to settle and to extend; ends with run
 	cause     error           // of leaving; nil if that was asked for
@@ -105,7 +110,7 @@ type member struct {
 
 // frame is what the stream brought. Neither: the stream has ended, as planned or not.
 type frame struct {
-	joined  *linksgatev1.Joined
+	joined  *linksgatev1.GroupJoined
 	leases  []*linksgatev1.Lease
 	planned bool
 }
@@ -114,7 +119,7 @@ type frame struct {
 type job struct {
 	id    string
 	lease *linksgatev1.Lease
-	token string // of the latest lease
+	token string // of the newest lease
 	state jobState
 	// doubted says that the gateway has once said that the lease is over, when that could be because it had lent the notification to
 	// this member again, and the news of it was still on its way.
@@ -144,10 +149,10 @@ type result struct {
 	err      error
 }
 
-func newMember(client linksgatev1.GroupServiceClient, request *linksgatev1.ConsumeRequest, notice func(string)) *member {
+func newMember(client linksgatev1.WorkerServiceClient, request *linksgatev1.ConsumeRequest, notice func(string)) *member {
 	return &member{
 		client: client, request: request, notice: notice, jobs: map[string]*job{}, lease: 30 * time.Second,
-		frames: make(chan frame), over: make(chan error, 1), settled: make(chan settlement, 1), extended: make(chan extension, 1),
+		frames: make(chan frame), over: make(chan error, 1), settled: make(chan settlement, 1), parted: make(chan struct{}, 1), extended: make(chan extension, 1),
 	}
 }
 
@@ -163,6 +168,7 @@ func (m *member) run(ctx context.Context) error {
 	calling, endCalls := context.WithCancel(context.WithoutCancel(ctx))
 	m.calling = calling
 	var background sync.WaitGroup
+	m.calls = &background
 	defer background.Wait()
 	defer endCalls()
 	defer endStream()
@@ -198,6 +204,8 @@ func (m *member) run(ctx context.Context) error {
 			m.settleResults(s)
 		case e := <-m.extended:
 			m.extendResults(e)
+		case <-m.parted:
+			m.parting = false
 		case <-stop:
 			stop = nil
 			m.hurry()
@@ -216,7 +224,7 @@ func (m *member) join(ctx context.Context) error {
 	s := &session{
 		joining: "joining", joined: "joined", address: m.address, examine: m.examine, notice: m.notice, wait: wait, silence: 3 * defaultHeartbeat,
 	}
-	standby, joined := false, false
+	joined := false
 	pass := func(f frame) {
 		select {
 		case m.frames <- f:
@@ -231,13 +239,7 @@ func (m *member) join(ctx context.Context) error {
 			pass(frame{joined: f.Joined})
 			return nil
 		case *linksgatev1.ConsumeResponse_Leases:
-			standby = false
 			pass(frame{leases: f.Leases.GetLeases()})
-		case *linksgatev1.ConsumeResponse_Heartbeat:
-			if f.Heartbeat.GetStandby() && !standby {
-				m.notice("another gateway serves the group at the moment; standing by")
-			}
-			standby = f.Heartbeat.GetStandby()
 		case *linksgatev1.ConsumeResponse_Closing:
 			end.closing = f.Closing
 		}
@@ -268,7 +270,10 @@ func (m *member) take(f frame) {
 			m.lease = d
 		}
 		m.attempts = f.joined.GetGroup().GetMaxAttempts()
-		m.joined, m.joinedAt, m.idleSince = true, now, time.Time{}
+		m.joined, m.joinedAt, m.memberID, m.idleSince = true, now, f.joined.GetMemberId(), time.Time{}
+		if m.leaving {
+			m.part()
+		}
 		// Whether what was begun on another stream is still ours is for the gateway to say.
 		for _, job := range m.jobs {
 			job.extendAt = now
@@ -299,13 +304,13 @@ func (m *member) takeLease(lease *linksgatev1.Lease, now time.Time) {
 	known := m.jobs[id]
 	switch {
 	case known == nil:
-		known = &job{id: id, lease: lease, token: lease.GetToken()}
+		known = &job{id: id, lease: lease, token: lease.GetLeaseToken()}
 		m.jobs[id] = known
 		m.held = append(m.held, known)
 	case known.lost, known.state == jobFinished: // another attempt, if the gateway knows by now how the one before ended
 		known.next = lease
 	default:
-		known.token, known.doubted = lease.GetToken(), false
+		known.token, known.doubted = lease.GetLeaseToken(), false
 	}
 	known.extendAt = m.half(lease, now)
 	if m.leaving {

@@ -36,7 +36,7 @@ type extension settlement
 // settle tells the gateway what became of all jobs that have been handled, unless it is being told something just now: then they wait
 // together for the next time.
 func (m *member) settle(background *sync.WaitGroup, now time.Time) {
-	if m.settling || len(m.finished) == 0 || now.Before(m.settleAgain) || m.givenUp(now) {
+	if m.settling || m.parting || len(m.finished) == 0 || now.Before(m.settleAgain) || m.givenUp(now) {
 		return
 	}
 	n := min(len(m.finished), greatestInFlight)
@@ -44,8 +44,8 @@ func (m *member) settle(background *sync.WaitGroup, now time.Time) {
 	m.finished = slices.Delete(m.finished, 0, n)
 	slices.SortStableFunc(jobs, func(a, b *job) int { return int(a.outcome.decision) - int(b.outcome.decision) })
 	s := settlement{jobs: jobs, tokens: tokensOf(jobs)}
-	acknowledgement := &linksgatev1.AcknowledgeRequest{Group: m.request.GetGroup(), Leaving: m.leaving}
-	rejection := &linksgatev1.RejectRequest{Group: m.request.GetGroup(), Leaving: m.leaving}
+	acknowledgement := &linksgatev1.AcknowledgeRequest{GroupName: m.request.GetGroupName()}
+	rejection := &linksgatev1.RejectRequest{GroupName: m.request.GetGroupName()}
 	for i, job := range jobs {
 		if job.outcome.decision == acknowledge {
 			acknowledgement.LeaseTokens = append(acknowledgement.LeaseTokens, s.tokens[i])
@@ -82,13 +82,13 @@ func (m *member) callToSettle(ctx context.Context, acknowledgement *linksgatev1.
 	return results, nil
 }
 
-func rejectionOf(job *job, token string) *linksgatev1.Rejection {
-	r := &linksgatev1.Rejection{LeaseToken: token, Reason: job.outcome.reason}
+func rejectionOf(job *job, token string) *linksgatev1.LeaseRejection {
+	r := &linksgatev1.LeaseRejection{LeaseToken: token, Reason: job.outcome.reason}
 	switch job.outcome.decision {
 	case park:
-		r.Action = &linksgatev1.Rejection_Park{Park: true}
+		r.Action = &linksgatev1.LeaseRejection_Park{Park: true}
 	case release:
-		r.Action = &linksgatev1.Rejection_Release{Release: true}
+		r.Action = &linksgatev1.LeaseRejection_Release{Release: true}
 	}
 	return r
 }
@@ -116,7 +116,7 @@ func (m *member) settleResults(s settlement) {
 			m.takeLease(job.next, time.Now()) // another attempt
 			continue
 		case job.next != nil && outcome != linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE: // lent to us again, as it was not known
-			job.token, job.next, job.doubted = job.next.GetToken(), nil, false
+			job.token, job.next, job.doubted = job.next.GetLeaseToken(), nil, false
 			m.finished = append(m.finished, job)
 			continue
 		case outcome == linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE, m.doubt(job, outcome):
@@ -184,8 +184,8 @@ func (m *member) extend(background *sync.WaitGroup, now time.Time) {
 	background.Go(func() {
 		ctx, cancel := context.WithTimeout(m.calling, callTimeout)
 		defer cancel()
-		var response *linksgatev1.ExtendLeaseResponse
-		response, e.err = m.client.ExtendLease(ctx, &linksgatev1.ExtendLeaseRequest{Group: m.request.GetGroup(), LeaseTokens: e.tokens})
+		var response *linksgatev1.ExtendLeasesResponse
+		response, e.err = m.client.ExtendLeases(ctx, &linksgatev1.ExtendLeasesRequest{GroupName: m.request.GetGroupName(), LeaseTokens: e.tokens})
 		e.results = response.GetResults()
 		m.extended <- e
 	})
@@ -207,7 +207,6 @@ func (m *member) extendResults(e extension) {
 		}
 		switch {
 		case outcome == linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK:
-			job.token = e.results[i].GetLeaseToken()
 			job.extendAt = m.half(e.results[i], now)
 		case outcome == linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE:
 			job.extendAt = now.Add(max(m.lease/16, 50*time.Millisecond))

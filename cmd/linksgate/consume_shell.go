@@ -48,10 +48,10 @@ type slot struct {
 	gone   chan struct{}
 }
 
-func newShells(command string, slots int, group, clientID string) *shells {
+func newShells(command string, slots int, group, clientName string) *shells {
 	return &shells{
 		command:     command,
-		environment: append(os.Environ(), "LINKSGATE_GROUP="+group, "LINKSGATE_CLIENT_ID="+clientID),
+		environment: append(os.Environ(), "LINKSGATE_GROUP="+group, "LINKSGATE_CLIENT_NAME="+clientName),
 		slots:       make([]slot, slots),
 	}
 }

@@ -93,7 +93,7 @@ func (w *workplace) send(count int) {
 	w.t.Helper()
 	for range count {
 		w.sent++
-		n, err := w.sender.MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED,
+		n, err := w.sender.MakeWithBody(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED,
 			fmt.Appendf(nil, `{"sim_id":"8986022019%010d","imsi":"42300%010d","text_message":"%d"}`, w.sent, w.sent, w.sent))
 		w.must(err)
 		request, err := n.Request(w.ctx, w.gateway.Webhook)
@@ -121,7 +121,7 @@ func (w *workplace) awaitSettled() {
 	deadline := time.Now().Add(settledWithin)
 	w.await("the group has settled everything", func() bool {
 		last = w.status()
-		settled = last.GetOldestUnacknowledged() == nil && last.GetInFlight() == 0 && last.GetRetrying() == 0
+		settled = last.GetOldestUnsettled() == nil && last.GetInFlight() == 0 && last.GetRetrying() == 0
 		return settled || time.Now().After(deadline)
 	})
 	if !settled {
@@ -309,9 +309,9 @@ func TestConsumeTellsWhatWasDoneWithoutAGateway(t *testing.T) {
 func TestConsumeSettlesByHowTheCommandEnds(t *testing.T) {
 	w := newWorkplace(t, "--max-attempts", "2", "--back-off", "10ms")
 	w.send(5)
-	c := w.consume("--client-id", "me", "--exec", `
+	c := w.consume("--client-name", "me", "--exec", `
 		read -r json
-		echo "$LINKSGATE_NOTIFICATION_ID,$LINKSGATE_KIND,$LINKSGATE_ACCOUNT,$LINKSGATE_ICCID,$LINKSGATE_ATTEMPT,$LINKSGATE_GROUP,$LINKSGATE_CLIENT_ID" >>seen
+		echo "$LINKSGATE_NOTIFICATION_ID,$LINKSGATE_KIND,$LINKSGATE_ACCOUNT,$LINKSGATE_ICCID,$LINKSGATE_ATTEMPT,$LINKSGATE_GROUP,$LINKSGATE_CLIENT_NAME" >>seen
 		case $json in
 		*'"text":"1"'*) ;;
 		*'"text":"2"'*) echo first >&2; printf 'cannot\033[31m\n\n' >&2; exit 100;;

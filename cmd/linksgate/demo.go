@@ -132,7 +132,7 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 		}
 	}
 	d.say("\n# Somebody else sends one: refused, and not in the log")
-	if err := d.deliver(ctx, linksgatev1.Kind_KIND_SMS_RECEIVED, d.sender.Forger(), nil); err != nil {
+	if err := d.deliver(ctx, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, d.sender.Forger(), nil); err != nil {
 		return err
 	}
 	d.say("\n# The gateway stops and starts again on the same directory; the subscriber goes on where it was")
@@ -140,7 +140,7 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 	if gateway, err = d.start(ctx); err != nil {
 		return err
 	}
-	if err := d.deliver(ctx, linksgatev1.Kind_KIND_SMS_RECEIVED, &d.sender, live); err != nil {
+	if err := d.deliver(ctx, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, &d.sender, live); err != nil {
 		return err
 	}
 	d.say("\n# A second subscriber reads the log from its beginning")
@@ -254,7 +254,7 @@ func (d *demo) subscribe(ctx context.Context, address, prefix string, until *lin
 		return nil, err
 	}
 	request := &linksgatev1.SubscribeRequest{
-		Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true}, MaxBatch: greatestBatch, ClientId: "linksgate demo",
+		Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}, MaxBatch: greatestBatch, ClientName: "linksgate demo",
 	}
 	if until != nil {
 		request.Until = until
@@ -297,7 +297,7 @@ func (p *prefixWriter) Write(text []byte) (int, error) {
 }
 
 // deliver sends a notification and, if there is a subscriber, waits until it has shown it.
-func (d *demo) deliver(ctx context.Context, kind linksgatev1.Kind, sender *simulator.Sender, live *subscriber) error {
+func (d *demo) deliver(ctx context.Context, kind linksgatev1.NotificationKind, sender *simulator.Sender, live *subscriber) error {
 	d.sent++
 	n, err := sender.Make(kind, d.sent)
 	if err != nil {

@@ -16,7 +16,7 @@ func TestDoctor(t *testing.T) {
 	s := newSite(t)
 	s.start(t, rightSecret)
 	for n := range 5 {
-		s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(n), http.StatusOK)
+		s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(n), http.StatusOK)
 	}
 	s.sendUnsigned(t, "acme", "sms-received", "garbage", http.StatusBadRequest)
 	dir := s.config.Log.Dir

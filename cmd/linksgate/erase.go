@@ -22,10 +22,10 @@ It asks first, or is told --yes.`
 
 // erasedJSON is what was erased, as JSON.
 type erasedJSON struct {
-	Notifications     uint64 `json:"notifications"`
-	QuarantineEntries uint64 `json:"quarantine_entries"`
-	Parked            uint64 `json:"parked"`
-	DryRun            bool   `json:"dry_run"`
+	Notifications     int64 `json:"notifications"`
+	QuarantineEntries int64 `json:"quarantine_entries"`
+	Parked            int64 `json:"parked"`
+	DryRun            bool  `json:"dry_run"`
 }
 
 // eraseFlags are the flags of erase as given.

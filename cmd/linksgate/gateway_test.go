@@ -103,9 +103,9 @@ func (g *gateway) append(n int) {
 		g.log = append(g.log, &linksgatev1.Notification{
 			Id:         "log-" + strconv.Itoa(i),
 			Token:      token(i),
-			Sequence:   uint64(i),
+			Sequence:   int64(i),
 			Account:    "acme",
-			Kind:       linksgatev1.Kind_KIND_SMS_RECEIVED,
+			Kind:       linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED,
 			ReceivedAt: timestamppb.New(time.Unix(int64(i), 0)),
 			Payload: &linksgatev1.Notification_SmsReceived{SmsReceived: &linksgatev1.SmsReceived{
 				Text: "message " + strconv.Itoa(i),
@@ -157,11 +157,11 @@ func (g *gateway) serve(r *linksgatev1.SubscribeRequest, stream subscribeStream)
 	for next < end {
 		from := next
 		next = min(next+2, end)
-		batch := &linksgatev1.Batch{Notifications: log[from:next]}
+		batch := &linksgatev1.NotificationBatch{Notifications: log[from:next]}
 		if err := send(&linksgatev1.SubscribeResponse{Token: token(next), Frame: &linksgatev1.SubscribeResponse_Batch{Batch: batch}}); err != nil {
 			return err
 		}
-		beat := &linksgatev1.SubscribeResponse_Heartbeat{Heartbeat: &linksgatev1.Heartbeat{}}
+		beat := &linksgatev1.SubscribeResponse_Heartbeat{Heartbeat: &linksgatev1.SubscriptionHeartbeat{}}
 		if err := send(&linksgatev1.SubscribeResponse{Token: token(next), Frame: beat}); err != nil {
 			return err
 		}
@@ -179,13 +179,13 @@ func (g *gateway) serve(r *linksgatev1.SubscribeRequest, stream subscribeStream)
 // span returns where a stream starts and ends.
 func span(r *linksgatev1.SubscribeRequest, log []*linksgatev1.Notification) (next, end int, err error) {
 	switch {
-	case r.GetEarliest():
-	case r.GetSince() != nil:
-		for next < len(log) && log[next].GetReceivedAt().AsTime().Before(r.GetSince().AsTime()) {
+	case r.GetStart().GetEarliest():
+	case r.GetStart().GetSince() != nil:
+		for next < len(log) && log[next].GetReceivedAt().AsTime().Before(r.GetStart().GetSince().AsTime()) {
 			next++
 		}
-	case r.GetAfter() != "":
-		if next, err = position(r.GetAfter()); err != nil {
+	case r.GetStart().GetAfter() != "":
+		if next, err = position(r.GetStart().GetAfter()); err != nil {
 			return 0, 0, err
 		}
 	default:
@@ -199,7 +199,7 @@ func span(r *linksgatev1.SubscribeRequest, log []*linksgatev1.Notification) (nex
 }
 
 func (g *gateway) confirmed(next int, log []*linksgatev1.Notification) *linksgatev1.SubscribeResponse {
-	confirmed := &linksgatev1.Confirmed{HeartbeatInterval: durationpb.New(g.heartbeat)}
+	confirmed := &linksgatev1.SubscriptionConfirmed{HeartbeatInterval: durationpb.New(g.heartbeat)}
 	if len(log) > 0 {
 		confirmed.Head = &linksgatev1.LogPosition{Token: token(len(log))}
 	}

@@ -26,7 +26,7 @@ Delivery is at least once: a member must expect to see a notification again.
 With --ordering by-sim the notifications of one SIM are handled one at a time and in
 the order of the log, whatever the number of members; other SIMs go on meanwhile.
 
-Members are programs that call the GroupService, or linksgate consume.`
+Members are programs that call the WorkerService, or linksgate consume.`
 
 const groupExample = `  # Share the SMS that come from now on; one SIM's never at the same time
   linksgate group create sms --kind sms-received --ordering by-sim
@@ -62,7 +62,7 @@ func newGroupCommand() *cobra.Command {
 	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; without it, $"+addressEnv+" or "+defaultAddress)
 	f.register(flags)
 	cmd.AddCommand(newGroupCreateCommand(&f), newGroupListCommand(&f), newGroupShowCommand(&f), newGroupUpdateCommand(&f),
-		newGroupSeekCommand(&f), newGroupDeleteCommand(&f), newGroupParkedCommand(&f), newGroupReplayCommand(&f), newGroupPurgeCommand(&f))
+		newGroupSeekCommand(&f), newGroupPauseCommand(&f), newGroupResumeCommand(&f), newGroupDeleteCommand(&f), newGroupParkedCommand(&f), newGroupReplayCommand(&f), newGroupPurgeCommand(&f))
 	return cmd
 }
 
@@ -85,7 +85,7 @@ type groupClient struct {
 }
 
 func (c *groupClient) get(ctx context.Context, name string) (*linksgatev1.Group, error) {
-	response, err := c.GetGroup(ctx, &linksgatev1.GetGroupRequest{Group: name})
+	response, err := c.GetGroup(ctx, &linksgatev1.GetGroupRequest{GroupName: name})
 	if err != nil {
 		return nil, c.explain("get group "+visible(name), err)
 	}
@@ -200,7 +200,7 @@ func deleteGroup(cmd *cobra.Command, client *groupClient, name string, yes, dryR
 			return err
 		}
 	}
-	if _, err := client.DeleteGroup(cmd.Context(), &linksgatev1.DeleteGroupRequest{Group: name}); err != nil {
+	if _, err := client.DeleteGroup(cmd.Context(), &linksgatev1.DeleteGroupRequest{GroupName: name}); err != nil {
 		return client.explain("delete group "+visible(name), err)
 	}
 	fmt.Fprintln(cmd.OutOrStdout(), text+" deleted")

@@ -17,13 +17,13 @@ import (
 type ruleFlags struct {
 	filterFlags
 	lease, backOff, backOffMax time.Duration
-	maxAttempts                uint32
+	maxAttempts                int32
 }
 
 func (f *ruleFlags) register(flags *pflag.FlagSet) {
 	f.filterFlags.register(flags)
-	flags.DurationVar(&f.lease, "lease", 0, "how long a notification is lent to a member, from 1s to 1h; default 30s (`DURATION`)")
-	flags.Uint32Var(&f.maxAttempts, "max-attempts", 0, "how often a notification comes before it is parked, from 1 to 100; default 10 (`NUMBER`)")
+	flags.DurationVar(&f.lease, "lease", 0, "how long a notification is leased to a member, from 1s to 1h; default 30s (`DURATION`)")
+	flags.Int32Var(&f.maxAttempts, "max-attempts", 0, "how often a notification comes before it is parked, from 1 to 100; default 10 (`NUMBER`)")
 	flags.DurationVar(&f.backOff, "back-off", 0, "wait after the first attempt, doubled after each; from 0s to 1h; default 1s (`DURATION`)")
 	flags.DurationVar(&f.backOffMax, "back-off-max", 0, "longest wait between attempts, up to 24h; default 5m (`DURATION`)")
 }
@@ -58,7 +58,7 @@ func (f *ruleFlags) rules(group *linksgatev1.Group, flags *pflag.FlagSet) (given
 	}
 	if anyOf("back-off", "back-off-max") {
 		if group.BackOff == nil {
-			group.BackOff = &linksgatev1.BackOff{}
+			group.BackOff = &linksgatev1.RetryBackOff{}
 		}
 		if anyOf("back-off") {
 			group.BackOff.Initial = durationpb.New(f.backOff)
@@ -115,17 +115,17 @@ parked. Those that name no SIM are not ordered.`,
 	flags := cmd.Flags()
 	rules.register(flags)
 	start.register(flags)
-	flags.StringVar(&ordering, "ordering", "none", "which notifications may be out at the same time: none (any) or by-sim (`ORDERING`)")
+	flags.StringVar(&ordering, "ordering", "none", "which notifications may be leased at the same time: none (any) or by-sim (`ORDERING`)")
 	flags.BoolVar(&asJSON, "json", false, "print the group as one line of JSON")
 	return cmd
 }
 
-func parseOrdering(name string) (linksgatev1.Ordering, error) {
+func parseOrdering(name string) (linksgatev1.GroupOrdering, error) {
 	switch name {
 	case "none":
-		return linksgatev1.Ordering_ORDERING_NONE, nil
+		return linksgatev1.GroupOrdering_GROUP_ORDERING_NONE, nil
 	case "by-sim":
-		return linksgatev1.Ordering_ORDERING_BY_SIM, nil
+		return linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM, nil
 	}
 	return 0, usagef("--ordering must be none or by-sim, not %q", name)
 }
@@ -141,13 +141,13 @@ func createRequest(group *linksgatev1.Group, start *startFlags, flags *pflag.Fla
 	request := &linksgatev1.CreateGroupRequest{Group: group}
 	switch {
 	case start.after != "":
-		request.Start = &linksgatev1.CreateGroupRequest_After{After: start.after}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: start.after}}
 	case since != nil:
-		request.Start = &linksgatev1.CreateGroupRequest_Since{Since: since}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}
 	case start.fromStart:
-		request.Start = &linksgatev1.CreateGroupRequest_Earliest{Earliest: true}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}
 	default:
-		request.Start = &linksgatev1.CreateGroupRequest_Latest{Latest: true}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
 	}
 	return request, nil
 }
@@ -204,8 +204,8 @@ func newGroupSeekCommand(f *groupFlags) *cobra.Command {
 	var latest, dryRun, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "seek GROUP {--latest | --from-start | --after TOKEN | --since TIME}",
-		Short: "Move a group to another place in the log",
-		Long: `Seek moves a group to another place in the log. Going back, what is after that place
+		Short: "Move a group to another position in the log",
+		Long: `Seek moves a group to another position in the log. Going back, what is after it
 comes again; going forward, what is before it is left out. What is parked stays
 parked. It says where the group was, and how to go back there.`,
 		Args: cobra.ExactArgs(1),
@@ -245,20 +245,20 @@ func seekRequest(name string, latest bool, start *startFlags, flags *pflag.FlagS
 	}
 	since, err := start.sinceTime(now)
 	elsewhere := start.after != "" || since != nil || start.fromStart
-	request := &linksgatev1.SeekGroupRequest{Group: name}
+	request := &linksgatev1.SeekGroupRequest{GroupName: name}
 	switch {
 	case err != nil:
 		return nil, err
 	case latest && elsewhere:
 		return nil, usagef("--latest, --after, --since and --from-start exclude each other")
 	case latest:
-		request.To = &linksgatev1.SeekGroupRequest_Latest{Latest: true}
+		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
 	case start.after != "":
-		request.To = &linksgatev1.SeekGroupRequest_After{After: start.after}
+		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: start.after}}
 	case since != nil:
-		request.To = &linksgatev1.SeekGroupRequest_Since{Since: since}
+		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}
 	case start.fromStart:
-		request.To = &linksgatev1.SeekGroupRequest_Earliest{Earliest: true}
+		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}
 	default:
 		return nil, usagef("say where to: --latest, --from-start, --after or --since")
 	}
@@ -268,7 +268,7 @@ func seekRequest(name string, latest bool, start *startFlags, flags *pflag.FlagS
 // placeText says where a group is, and how it gets there again.
 func placeText(group *linksgatev1.Group) string {
 	name := visible(group.GetName())
-	place := group.GetStatus().GetOldestUnacknowledged()
+	place := group.GetStatus().GetOldestUnsettled()
 	if place == nil {
 		return "linksgate: " + name + " had settled everything; linksgate group seek " + name + " --latest goes there"
 	}

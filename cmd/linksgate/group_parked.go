@@ -19,7 +19,7 @@ const greatestIDs = 1000
 // parked yields what a group has parked, page by page, in the order of parking.
 func (c *groupClient) parked(ctx context.Context, group string) iter.Seq2[*linksgatev1.ParkedNotification, error] {
 	return func(yield func(*linksgatev1.ParkedNotification, error) bool) {
-		request := &linksgatev1.ListParkedRequest{Group: group, PageSize: greatestPage}
+		request := &linksgatev1.ListParkedRequest{GroupName: group, PageSize: greatestPage}
 		for {
 			page, err := c.ListParked(ctx, request)
 			if err != nil {
@@ -177,13 +177,13 @@ func (c *parkedChoice) preview(cmd *cobra.Command, client *groupClient, verb str
 	if err != nil {
 		return err
 	}
-	return (&parkedTally{uint64(len(ids)), notParked}).report(cmd, verb, nil)
+	return (&parkedTally{int64(len(ids)), notParked}).report(cmd, verb, nil)
 }
 
 func (c *parkedChoice) replay(cmd *cobra.Command, client *groupClient) error {
 	var done parkedTally
 	replay := func(ids []string) error {
-		response, err := client.ReplayParked(cmd.Context(), &linksgatev1.ReplayParkedRequest{Group: c.group, NotificationIds: ids, All: c.all})
+		response, err := client.ReplayParked(cmd.Context(), &linksgatev1.ReplayParkedRequest{GroupName: c.group, NotificationIds: ids, All: c.all})
 		if err != nil {
 			return client.explain("replay what "+visible(c.group)+" has parked", err)
 		}
@@ -208,11 +208,11 @@ func inRequests(ids []string, do func([]string) error) error {
 
 // parkedTally counts what was done to parked notifications.
 type parkedTally struct {
-	done      uint64
+	done      int64
 	notParked []string
 }
 
-func (t *parkedTally) add(done uint64, notParked []string) {
+func (t *parkedTally) add(done int64, notParked []string) {
 	t.done += done
 	t.notParked = append(t.notParked, notParked...)
 }
@@ -229,7 +229,7 @@ func (t *parkedTally) report(cmd *cobra.Command, verb string, err error) error {
 	return err
 }
 
-func parkedText(n uint64) string { return plural(n, "notification") }
+func parkedText[N integer](n N) string { return plural(n, "notification") }
 
 func newGroupPurgeCommand(f *groupFlags) *cobra.Command {
 	var c parkedChoice
@@ -278,7 +278,7 @@ func (c *parkedChoice) purge(cmd *cobra.Command, client *groupClient, yes, dryRu
 	}
 	var done parkedTally
 	err := done.report(cmd, "deleted", inRequests(chosen, func(ids []string) error {
-		response, err := client.PurgeParked(cmd.Context(), &linksgatev1.PurgeParkedRequest{Group: c.group, NotificationIds: ids})
+		response, err := client.PurgeParked(cmd.Context(), &linksgatev1.PurgeParkedRequest{GroupName: c.group, NotificationIds: ids})
 		if err != nil {
 			return client.explain("purge what "+visible(c.group)+" has parked", err)
 		}

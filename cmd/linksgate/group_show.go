@@ -88,9 +88,12 @@ func groupText(g *linksgatev1.Group, now time.Time) string {
 	line("max attempts", fmt.Sprint(g.GetMaxAttempts()))
 	line("back-off", durationText(g.GetBackOff().GetInitial())+" to "+durationText(g.GetBackOff().GetMaximum()))
 	line("created", timeText(g.GetCreatedAt().AsTime()))
+	if g.GetPaused() {
+		line("paused", "nothing is leased until linksgate group resume "+visible(g.GetName()))
+	}
 	if s := g.GetStatus(); s != nil {
 		line("lag", lagText(s.GetLag()))
-		line("oldest", oldestText(s.GetOldestUnacknowledged()))
+		line("oldest", oldestText(s.GetOldestUnsettled()))
 		line("in flight", fmt.Sprint(s.GetInFlight()))
 		line("retrying", fmt.Sprint(s.GetRetrying()))
 		if held := s.GetHeld(); held > 0 {
@@ -98,10 +101,13 @@ func groupText(g *linksgatev1.Group, now time.Time) string {
 		}
 		line("parked", fmt.Sprint(s.GetParked()))
 		if missed := s.GetMissedRecordBatches(); missed > 0 {
-			line("missed", batchesText(missed)+", expired or damaged before the group got them")
+			line("missed", batchesText(missed)+", expired or corrupt before the group got them")
 		}
-		if s.GetStalled() {
-			line("stalled", "all that is in hand is leased, or waits for another attempt or its SIM: settle some of it")
+		if s.GetBlocked() {
+			line("blocked", "all that is in flight is leased, or waits for another attempt or its SIM: settle some of it")
+		}
+		if until := s.GetPausedUntil(); until != nil {
+			line("paused", "until "+timeText(until.AsTime())+": a member said that everything is down")
 		}
 		line("members", membersText(s.GetMembers(), now))
 	}
@@ -116,15 +122,15 @@ func membersText(members []*linksgatev1.GroupMember, now time.Time) string {
 	fmt.Fprint(&b, len(members))
 	for _, m := range members {
 		name := "-"
-		if m.GetClientId() != "" {
-			name = visible(m.GetClientId())
+		if m.GetClientName() != "" {
+			name = visible(m.GetClientName())
 		}
 		fmt.Fprintf(&b, "\n  %s  %d of %d in flight, joined %s ago", name, m.GetInFlight(), m.GetMaxInFlight(), age(now.Sub(m.GetJoinedAt().AsTime())))
 	}
 	return b.String()
 }
 
-func filterText(f *linksgatev1.Filter) string {
+func filterText(f *linksgatev1.NotificationFilter) string {
 	var parts []string
 	add := func(name string, values []string) {
 		if len(values) > 0 {
@@ -141,8 +147,8 @@ func filterText(f *linksgatev1.Filter) string {
 	return strings.Join(parts, " ")
 }
 
-func orderingText(ordering linksgatev1.Ordering) string {
-	return enumText(ordering.String(), "ORDERING_")
+func orderingText(ordering linksgatev1.GroupOrdering) string {
+	return enumText(ordering.String(), "GROUP_ORDERING_")
 }
 
 func durationText(d *durationpb.Duration) string {
@@ -168,7 +174,7 @@ func lagText(lag *linksgatev1.Lag) string {
 	return text
 }
 
-func batchesText(n uint64) string {
+func batchesText[N integer](n N) string {
 	if n == 1 {
 		return "1 record batch"
 	}

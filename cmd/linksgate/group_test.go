@@ -27,11 +27,11 @@ func TestGroupFromCreationToDeletion(t *testing.T) {
 	s := newSite(t)
 	s.start(t, rightSecret)
 	for n := range 3 {
-		s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(n), http.StatusOK)
+		s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(n), http.StatusOK)
 	}
 	created := groupOf(t, "create", "sms", "--kind", "sms-received,cube", "--account", "acme", "--iccid", "8944", "--partner-code", "P1",
 		"--ordering", "by-sim", "--lease", "90s", "--max-attempts", "3", "--back-off", "2s", "--back-off-max", "1h", "--from-start")
-	if created.GetName() != "sms" || created.GetOrdering() != linksgatev1.Ordering_ORDERING_BY_SIM || created.GetMaxAttempts() != 3 ||
+	if created.GetName() != "sms" || created.GetOrdering() != linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM || created.GetMaxAttempts() != 3 ||
 		created.GetLeaseDuration().AsDuration() != 90*time.Second || created.GetBackOff().GetInitial().AsDuration() != 2*time.Second ||
 		created.GetBackOff().GetMaximum().AsDuration() != time.Hour {
 		t.Errorf("created %v", created)
@@ -54,7 +54,7 @@ func TestGroupFromCreationToDeletion(t *testing.T) {
 	}
 
 	// There and back again.
-	place := groupOf(t, "show", "sms").GetStatus().GetOldestUnacknowledged()
+	place := groupOf(t, "show", "sms").GetStatus().GetOldestUnsettled()
 	if place == nil {
 		t.Fatal("a group that starts at the beginning has nothing before it")
 	}
@@ -62,11 +62,11 @@ func TestGroupFromCreationToDeletion(t *testing.T) {
 	if code != exitOK || !strings.Contains(stderr, "linksgate group seek sms --after "+place.GetToken()+" goes back") {
 		t.Errorf("seek: exit %d, %s", code, stderr)
 	}
-	if left := groupOf(t, "show", "sms").GetStatus().GetOldestUnacknowledged(); left != nil {
+	if left := groupOf(t, "show", "sms").GetStatus().GetOldestUnsettled(); left != nil {
 		t.Errorf("at the head: %v", left)
 	}
 	groupOf(t, "seek", "sms", "--after", place.GetToken())
-	if back := groupOf(t, "show", "sms").GetStatus().GetOldestUnacknowledged(); back.GetSequence() != place.GetSequence() {
+	if back := groupOf(t, "show", "sms").GetStatus().GetOldestUnsettled(); back.GetSequence() != place.GetSequence() {
 		t.Errorf("back at %v, want %v", back, place)
 	}
 
@@ -91,14 +91,14 @@ func TestGroupText(t *testing.T) {
 	now := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 	at := func(ago time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-ago)) }
 	g := &linksgatev1.Group{
-		Name: "sms", Filter: &linksgatev1.Filter{Kinds: []linksgatev1.Kind{linksgatev1.Kind_KIND_CUBE}},
-		Ordering: linksgatev1.Ordering_ORDERING_BY_SIM, LeaseDuration: durationpb.New(time.Hour), MaxAttempts: 10,
-		BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0), Maximum: durationpb.New(90 * time.Minute)}, CreatedAt: at(time.Hour),
+		Name: "sms", Filter: &linksgatev1.NotificationFilter{Kinds: []linksgatev1.NotificationKind{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE}},
+		Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM, LeaseDuration: durationpb.New(time.Hour), MaxAttempts: 10,
+		BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(0), Maximum: durationpb.New(90 * time.Minute)}, CreatedAt: at(time.Hour),
 		Status: &linksgatev1.GroupStatus{
-			Lag:                  &linksgatev1.Lag{RecordBatches: 2, Time: durationpb.New(61500 * time.Millisecond)},
-			OldestUnacknowledged: &linksgatev1.LogPosition{Token: "t7", Sequence: 7, WrittenAt: at(time.Minute)},
-			InFlight:             3, Retrying: 1, Parked: 4, MissedRecordBatches: 1, Held: 2, Stalled: true,
-			Members: []*linksgatev1.GroupMember{{ClientId: "a b\x1b", JoinedAt: at(3 * time.Minute), InFlight: 3, MaxInFlight: 6}, {JoinedAt: at(0)}},
+			Lag:             &linksgatev1.Lag{RecordBatches: 2, Time: durationpb.New(61500 * time.Millisecond)},
+			OldestUnsettled: &linksgatev1.LogPosition{Token: "t7", Sequence: 7, WrittenAt: at(time.Minute)},
+			InFlight:        3, Retrying: 1, Parked: 4, MissedRecordBatches: 1, Held: 2, Blocked: true,
+			Members: []*linksgatev1.GroupMember{{ClientName: "a b\x1b", JoinedAt: at(3 * time.Minute), InFlight: 3, MaxInFlight: 6}, {JoinedAt: at(0)}},
 		},
 	}
 	const want = `group         sms
@@ -114,8 +114,8 @@ in flight     3
 retrying      1
 held          2, which may still be out since the gateway ended without stopping
 parked        4
-missed        1 record batch, expired or damaged before the group got them
-stalled       all that is in hand is leased, or waits for another attempt or its SIM: settle some of it
+missed        1 record batch, expired or corrupt before the group got them
+blocked       all that is in flight is leased, or waits for another attempt or its SIM: settle some of it
 members       2
   "a b\x1b"  3 of 6 in flight, joined 3m ago
   -  0 of 0 in flight, joined 0s ago

@@ -86,7 +86,7 @@ func (s *site) start(t *testing.T, secret string) {
 }
 
 // send sends a notification and requires a status.
-func (s *site) send(t *testing.T, account string, kind linksgatev1.Kind, body string, status int) {
+func (s *site) send(t *testing.T, account string, kind linksgatev1.NotificationKind, body string, status int) {
 	t.Helper()
 	n, err := linksfield.MakeWithBody(kind, []byte(body))
 	if err != nil {
@@ -153,8 +153,8 @@ func TestNotificationsRefusedForAWrongSecretAreReleased(t *testing.T) {
 	const count = 100
 	began := time.Now()
 	for n := range count {
-		kind := []linksgatev1.Kind{
-			linksgatev1.Kind_KIND_SMS_RECEIVED, linksgatev1.Kind_KIND_SMS_DELIVERY, linksgatev1.Kind_KIND_DATA_USAGE_ALERT,
+		kind := []linksgatev1.NotificationKind{
+			linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_DELIVERY, linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT,
 		}[n%3]
 		s.send(t, "acme", kind, body(n), http.StatusUnauthorized)
 	}
@@ -220,8 +220,8 @@ func checkReleased(t *testing.T, entries []*linksgatev1.QuarantineEntry, began, 
 func TestQuarantineListShowsWhatTheFiltersSelect(t *testing.T) {
 	s := newSite(t)
 	s.start(t, wrongSecret)
-	s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(0), http.StatusUnauthorized)
-	s.send(t, "other", linksgatev1.Kind_KIND_SMS_DELIVERY, body(1), http.StatusUnauthorized)
+	s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(0), http.StatusUnauthorized)
+	s.send(t, "other", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_DELIVERY, body(1), http.StatusUnauthorized)
 	s.sendUnsigned(t, "acme", "sms-received", "{\x1b[31m\xff\n\u202e", http.StatusBadRequest)
 	all := inQuarantine(t)
 	if len(all) != 3 {
@@ -310,7 +310,7 @@ func TestReleaseByIDIsInOrderOfArrival(t *testing.T) {
 	s := newSite(t)
 	s.start(t, wrongSecret)
 	for n := range 4 {
-		s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
+		s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
 	}
 	s.start(t, rightSecret)
 	s.sendUnsigned(t, "acme", "sms-received", "garbage", http.StatusBadRequest)
@@ -367,8 +367,8 @@ func TestPurge(t *testing.T) {
 	s := newSite(t)
 	s.start(t, wrongSecret)
 	for n := range 3 {
-		s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
-		s.send(t, "other", linksgatev1.Kind_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
+		s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
+		s.send(t, "other", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
 	}
 	entries := inQuarantine(t)
 	if out := runs(t, exitOK, "quarantine", "purge", "--all", "--account", "other", "--dry-run"); !strings.HasSuffix(out, "\n3 entries would be deleted\n") {
@@ -427,7 +427,7 @@ func TestEntriesThatVanishAreNoFailure(t *testing.T) {
 	} {
 		s.start(t, wrongSecret)
 		for n := range 3 {
-			s.send(t, "acme", linksgatev1.Kind_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
+			s.send(t, "acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body(n), http.StatusUnauthorized)
 		}
 		s.start(t, rightSecret)
 		conn, err := new(connection).dial(s.serving.GRPC.String())

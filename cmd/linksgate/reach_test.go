@@ -137,7 +137,7 @@ func TestAGatewayThatIsNotThereYetIsWaitedFor(t *testing.T) {
 	f := follower{
 		client: linksgatev1.NewNotificationServiceClient(conn),
 		request: &linksgatev1.SubscribeRequest{
-			Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true}, Until: &linksgatev1.SubscribeRequest_UntilHead{UntilHead: true},
+			Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}, Until: &linksgatev1.SubscribeRequest_UntilHead{UntilHead: true},
 		},
 		show:     func(notifications []*linksgatev1.Notification) error { shown += len(notifications); return nil },
 		remember: func(string) error { return nil },

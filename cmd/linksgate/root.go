@@ -40,7 +40,7 @@ func newRootCommand() *cobra.Command {
 		newTailCommand(),
 		newVerifyCommand(),
 		newQuarantineCommand(),
-		newGroupCommand(),
+		newGroupCommand(), newSubscriptionsCommand(),
 		newConsumeCommand(),
 		newDoctorCommand(),
 		newBackupCommand(),

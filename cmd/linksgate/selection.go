@@ -23,12 +23,12 @@ func (f *filterFlags) register(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.partnerCodes, "partner-code", nil, "only of the partner `CODE`; repeatable")
 }
 
-func (f *filterFlags) filter() (*linksgatev1.Filter, error) {
+func (f *filterFlags) filter() (*linksgatev1.NotificationFilter, error) {
 	kinds, err := parseKinds(f.kinds)
 	if err != nil {
 		return nil, err
 	}
-	return &linksgatev1.Filter{Accounts: f.accounts, Kinds: kinds, Iccids: f.iccids, PartnerCodes: f.partnerCodes}, nil
+	return &linksgatev1.NotificationFilter{Accounts: f.accounts, Kinds: kinds, Iccids: f.iccids, PartnerCodes: f.partnerCodes}, nil
 }
 
 // startFlags name a place in the log. Without any of them: its head.

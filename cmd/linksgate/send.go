@@ -183,7 +183,7 @@ func (f *sendFlags) sender(targets []sendTarget) (*simulator.Sender, error) {
 		return &simulator.Sender{Unsigned: true}, nil
 	}
 	needs := func(scheme string) string {
-		var kinds []linksgatev1.Kind
+		var kinds []linksgatev1.NotificationKind
 		for _, t := range targets {
 			if simulator.Scheme(t.kind) == scheme {
 				kinds = append(kinds, t.kind)
@@ -301,7 +301,7 @@ func newSendClient(workers int, timeout time.Duration, trusted *x509.CertPool) *
 
 // sendTarget is one URL and the kind that is received there.
 type sendTarget struct {
-	kind linksgatev1.Kind
+	kind linksgatev1.NotificationKind
 	url  string
 }
 
@@ -342,8 +342,8 @@ func sendTargets(rawURL string, kindFlag []string) ([]sendTarget, error) {
 }
 
 // parseKinds reads the value of a --kind flag.
-func parseKinds(names []string) ([]linksgatev1.Kind, error) {
-	kinds := make([]linksgatev1.Kind, len(names))
+func parseKinds(names []string) ([]linksgatev1.NotificationKind, error) {
+	kinds := make([]linksgatev1.NotificationKind, len(names))
 	for i, name := range names {
 		kind, ok := payload.KindByName(name)
 		if !ok {

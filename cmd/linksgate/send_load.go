@@ -329,7 +329,7 @@ func (r *sendResult) advice() string {
 	return strings.Join(all, "")
 }
 
-func plural(n uint64, noun string) string {
+func plural[N integer](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

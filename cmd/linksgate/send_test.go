@@ -91,7 +91,7 @@ func TestSendEndsEarly(t *testing.T) {
 		w.WriteHeader(http.StatusOK)
 	}))
 	defer server.Close()
-	const kind = linksgatev1.Kind_KIND_PLAN_ORDER_STATUS
+	const kind = linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS
 	sender := &simulator.Sender{Unsigned: true}
 	l := load{
 		targets: []sendTarget{{kind, server.URL}},
@@ -125,7 +125,7 @@ func TestDuplicatesAreIdentical(t *testing.T) {
 	sender := &simulator.Sender{KeyID: "k1"}
 	sender.HMAC.Value = "key"
 	l := load{
-		targets:    []sendTarget{{linksgatev1.Kind_KIND_CUBE, server.URL}},
+		targets:    []sendTarget{{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, server.URL}},
 		sender:     sender,
 		forger:     sender.Forger(),
 		count:      2,

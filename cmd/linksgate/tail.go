@@ -94,7 +94,7 @@ func (f *tailFlags) run(cmd *cobra.Command, args []string) error {
 			return err
 		}
 		if token != "" {
-			request.Start = &linksgatev1.SubscribeRequest_After{After: token}
+			request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: token}}
 		}
 		remember = file.write
 	}
@@ -129,9 +129,9 @@ func (f *tailFlags) request(now time.Time) (*linksgatev1.SubscribeRequest, error
 		return nil, err
 	}
 	request := &linksgatev1.SubscribeRequest{
-		Filter:   filter,
-		MaxBatch: f.maxBatch,
-		ClientId: "linksgate tail",
+		Filter:     filter,
+		MaxBatch:   int32(f.maxBatch),
+		ClientName: "linksgate tail",
 	}
 	if f.maxBatch < 1 || f.maxBatch > greatestBatch {
 		return nil, usagef("--max-batch must be from 1 to %d", greatestBatch)
@@ -163,13 +163,13 @@ func (f *tailFlags) setStart(request *linksgatev1.SubscribeRequest, now time.Tim
 	case err != nil:
 		return err
 	case f.after != "":
-		request.Start = &linksgatev1.SubscribeRequest_After{After: f.after}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: f.after}}
 	case since != nil:
-		request.Start = &linksgatev1.SubscribeRequest_Since{Since: since}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}
 	case f.fromStart:
-		request.Start = &linksgatev1.SubscribeRequest_Earliest{Earliest: true}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}
 	default:
-		request.Start = &linksgatev1.SubscribeRequest_Latest{Latest: true}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
 	}
 	return nil
 }

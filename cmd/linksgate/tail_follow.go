@@ -65,12 +65,12 @@ func (f *follower) handle(response *linksgatev1.SubscribeResponse, end *streamEn
 	if response.GetToken() == "" {
 		return errors.New("the gateway sent a frame without a token: is this address a Linksgate?")
 	}
-	f.request.Start = &linksgatev1.SubscribeRequest_After{After: response.GetToken()}
+	f.request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: response.GetToken()}}
 	return f.remember(response.GetToken())
 }
 
 // confirm fixes what must not change from one stream to the next.
-func (f *follower) confirm(c *linksgatev1.Confirmed) {
+func (f *follower) confirm(c *linksgatev1.SubscriptionConfirmed) {
 	f.confirmed(c.GetHeartbeatInterval().AsDuration())
 	if f.request.GetUntilHead() {
 		if c.GetHead() == nil {
@@ -125,7 +125,7 @@ func describeGap(gap *linksgatev1.Gap) string {
 		return fmt.Sprintf("gap: %s were erased on purpose; going on after them", plural(gap.GetNotifications(), "notification"))
 	case linksgatev1.GapReason_GAP_REASON_EXPIRED:
 		why = "have expired"
-	case linksgatev1.GapReason_GAP_REASON_DAMAGED:
+	case linksgatev1.GapReason_GAP_REASON_CORRUPT:
 		why = "are damaged"
 	}
 	return fmt.Sprintf("gap: notifications %s (record batches: %d); going on after them", why, gap.GetRecordBatches())

@@ -94,7 +94,7 @@ func textLine(n *linksgatev1.Notification) string {
 	}, "  ")
 }
 
-func kindText(kind linksgatev1.Kind) string {
+func kindText(kind linksgatev1.NotificationKind) string {
 	if name := payload.KindName(kind); name != "" {
 		return name
 	}

@@ -46,7 +46,7 @@ func TestGist(t *testing.T) {
 		{&linksgatev1.Notification{Payload: &linksgatev1.Notification_PlatformAlarm{
 			PlatformAlarm: &linksgatev1.PlatformAlarm{}}}, "-"},
 		{&linksgatev1.Notification{Payload: &linksgatev1.Notification_Unrecognized{
-			Unrecognized: &linksgatev1.Unrecognized{Reason: "not an object"}}}, `unrecognized "not an object"`},
+			Unrecognized: &linksgatev1.UnrecognizedPayload{Reason: "not an object"}}}, `unrecognized "not an object"`},
 	}
 	for _, tt := range tests {
 		if got := gist(tt.n); got != tt.want {
@@ -72,7 +72,7 @@ func TestHostileTextDoesNotReachTheTerminal(t *testing.T) {
 	warning := &linksgatev1.Notification{Payload: &linksgatev1.Notification_DeviceWarning{DeviceWarning: &linksgatev1.DeviceWarning{
 		Devices: []*linksgatev1.DeviceWarningItem{{Iccid: hostile, WarningCode: hostile}}}}}
 	unread := &linksgatev1.Notification{Payload: &linksgatev1.Notification_Unrecognized{
-		Unrecognized: &linksgatev1.Unrecognized{Reason: hostile}}}
+		Unrecognized: &linksgatev1.UnrecognizedPayload{Reason: hostile}}}
 	for _, line := range []string{textLine(n), textLine(order), textLine(warning), textLine(unread), escaped(hostile)} {
 		if i := strings.IndexFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
 			t.Errorf("%q comes through at %d in %q", line[i:i+1], i, line)

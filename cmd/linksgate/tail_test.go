@@ -95,8 +95,8 @@ func TestNoRepeatAndNoSkip(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for after := range frames {
 				for _, start := range []*linksgatev1.SubscribeRequest{
-					{Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true}},
-					{Start: &linksgatev1.SubscribeRequest_After{After: token(0)}},
+					{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}},
+					{Start: &linksgatev1.Start{Position: &linksgatev1.Start_After{After: token(0)}}},
 				} {
 					// Notifications that arrive meanwhile are after the end.
 					g := startGateway(t, notifications,
@@ -134,7 +134,7 @@ func TestLatestStaysWhereItBegan(t *testing.T) {
 	)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	start := &linksgatev1.SubscribeRequest{Start: &linksgatev1.SubscribeRequest_Latest{Latest: true}}
+	start := &linksgatev1.SubscribeRequest{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}}
 	rec, err := follow(ctx, t, g, start, func(rec *record) {
 		if len(rec.shown) == 4 {
 			cancel()
@@ -162,7 +162,7 @@ func TestSinceIsAskedAgainUntilConfirmed(t *testing.T) {
 func TestUntilHeadOfAnEmptyLog(t *testing.T) {
 	g := startGateway(t, 0, breakage{after: 1, with: withStatus(codes.Unavailable), appended: 2})
 	start := &linksgatev1.SubscribeRequest{
-		Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true},
+		Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}},
 		Until: &linksgatev1.SubscribeRequest_UntilHead{UntilHead: true},
 	}
 	rec, err := follow(t.Context(), t, g, start, nil)
@@ -184,7 +184,7 @@ func TestFailedOutputIsNotRemembered(t *testing.T) {
 	batches := 0
 	f := follower{
 		client:   linksgatev1.NewNotificationServiceClient(conn),
-		request:  &linksgatev1.SubscribeRequest{Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true}},
+		request:  &linksgatev1.SubscribeRequest{Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}},
 		session:  session{silence: time.Minute},
 		remember: func(token string) error { remembered = token; return nil },
 		show: func([]*linksgatev1.Notification) error {
@@ -202,7 +202,7 @@ func TestFailedOutputIsNotRemembered(t *testing.T) {
 func TestReconnectWaitsAsAsked(t *testing.T) {
 	g := startGateway(t, 2, breakage{after: 2, with: drain}, breakage{after: 0, with: withStatus(codes.Unavailable)})
 	start := &linksgatev1.SubscribeRequest{Until: &linksgatev1.SubscribeRequest_UntilHead{UntilHead: true},
-		Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true}}
+		Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}}
 	rec, err := follow(t.Context(), t, g, start, nil)
 	if err != nil || len(rec.waits) != 2 || rec.waits[0] < time.Second {
 		t.Errorf("waits %v, %v", rec.waits, err)
@@ -262,11 +262,11 @@ func TestTailAsksForWhatTheFlagsSay(t *testing.T) {
 		t.Fatalf("exit %d, %s", code, stderr)
 	}
 	r := g.requests[0]
-	if r.GetAfter() != "t1" || r.GetUntilToken() != "t2" || r.GetMaxBatch() != 7 || r.GetOnGap() != linksgatev1.GapPolicy_GAP_POLICY_CONTINUE {
+	if r.GetStart().GetAfter() != "t1" || r.GetUntilToken() != "t2" || r.GetMaxBatch() != 7 || r.GetOnGap() != linksgatev1.GapPolicy_GAP_POLICY_CONTINUE {
 		t.Errorf("request %v", r)
 	}
 	got := fmt.Sprint(r.GetFilter().GetAccounts(), r.GetFilter().GetKinds(), r.GetFilter().GetIccids(), r.GetFilter().GetPartnerCodes())
-	if got != "[a b] [KIND_CUBE KIND_SMS_RECEIVED] [89] [P1]" {
+	if got != "[a b] [NOTIFICATION_KIND_CUBE NOTIFICATION_KIND_SMS_RECEIVED] [89] [P1]" {
 		t.Errorf("filter %v", got)
 	}
 }

@@ -100,3 +100,8 @@ func readBounded(name string, r io.Reader) ([]byte, error) {
 	}
 	return data, err
 }
+
+// integer is a number of things.
+type integer interface {
+	~int | ~int32 | ~int64 | ~uint64
+}

@@ -76,8 +76,8 @@ func RegisterGroups(registry prometheus.Registerer, groups *group.Groups) {
 		counter("linksgate_group_missed_batches_total", "Record batches that expired or were damaged before their group got them.",
 			stats.MissedBatches.Load),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "linksgate_groups_stalled", Help: "Groups that stand still because as much as may be is in hand and waits.",
-		}, func() float64 { return float64(groups.Stalled()) }),
+			Name: "linksgate_groups_blocked", Help: "Groups that cannot lease anything because as much as may be is in flight and waits.",
+		}, func() float64 { return float64(groups.Blocked()) }),
 	)
 }
 

@@ -291,7 +291,7 @@ func (c Account) build(where, name string, f files, p *problems) *webhook.Accoun
 	}
 	a := &webhook.Account{
 		Keys:  signature.Keyring{HMAC: make(map[string][]signature.Secret)},
-		Kinds: make(map[linksgatev1.Kind]webhook.KindPolicy),
+		Kinds: make(map[linksgatev1.NotificationKind]webhook.KindPolicy),
 	}
 	for i, cfg := range c.MD5Secrets {
 		where := fmt.Sprintf("%s.md5_secrets[%d]", where, i)

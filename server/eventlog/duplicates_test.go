@@ -10,7 +10,7 @@ import (
 )
 
 // keyed is a notification with a duplicate key.
-func keyed(account string, kind linksgatev1.Kind, key string) *linksgatev1.Notification {
+func keyed(account string, kind linksgatev1.NotificationKind, key string) *linksgatev1.Notification {
 	return &linksgatev1.Notification{Account: account, Kind: kind, DuplicateKey: []byte(key)}
 }
 
@@ -38,7 +38,7 @@ func TestConcurrentCopiesAreStoredOnce(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range positions {
 		group.Go(func() {
-			position, err := l.Append(context.Background(), keyed("acme", linksgatev1.Kind_KIND_CUBE, "key"))
+			position, err := l.Append(context.Background(), keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, "key"))
 			if err != nil {
 				t.Errorf("append: %v", err)
 			}
@@ -60,12 +60,12 @@ func TestConcurrentCopiesAreStoredOnce(t *testing.T) {
 func TestOnlyTheSameAccountKindAndKeyAreCopies(t *testing.T) {
 	l := openLog(t, onDisk{NoSync: true})
 	different := []*linksgatev1.Notification{
-		keyed("acme", linksgatev1.Kind_KIND_CUBE, "key"),
-		keyed("acme", linksgatev1.Kind_KIND_CUBE, "other key"),
-		keyed("acme", linksgatev1.Kind_KIND_DATA_USAGE_ALERT, "key"),
-		keyed("other", linksgatev1.Kind_KIND_CUBE, "key"),
-		keyed("acm", linksgatev1.Kind_KIND_CUBE, "ekey"),
-		keyed("", linksgatev1.Kind_KIND_CUBE, "key"),
+		keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, "key"),
+		keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, "other key"),
+		keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT, "key"),
+		keyed("other", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, "key"),
+		keyed("acm", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, "ekey"),
+		keyed("", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, "key"),
 	}
 	seen := make(map[Position]int)
 	for i, n := range different {
@@ -86,7 +86,7 @@ func TestOnlyTheSameAccountKindAndKeyAreCopies(t *testing.T) {
 func TestWithoutAKeyNothingIsACopy(t *testing.T) {
 	l := openLog(t, onDisk{NoSync: true})
 	for range 5 {
-		mustAppend(t, l, keyed("acme", linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, ""))
+		mustAppend(t, l, keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS, ""))
 	}
 	checkStored(t, l, 5)
 }
@@ -94,7 +94,7 @@ func TestWithoutAKeyNothingIsACopy(t *testing.T) {
 func TestWindowCanBeTurnedOff(t *testing.T) {
 	l := openLog(t, onDisk{NoSync: true, DuplicateWindow: -1})
 	for range 3 {
-		mustAppend(t, l, keyed("acme", linksgatev1.Kind_KIND_CUBE, "key"))
+		mustAppend(t, l, keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, "key"))
 	}
 	checkStored(t, l, 3)
 }
@@ -107,7 +107,7 @@ func TestIndexIsRebuiltFromTheLog(t *testing.T) {
 	const count = preload + 200
 	for n := range count {
 		key := fmt.Sprint(n)
-		first[key] = mustAppend(t, l, keyed("acme", linksgatev1.Kind_KIND_CUBE, key))
+		first[key] = mustAppend(t, l, keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, key))
 	}
 	for range 2 {
 		if err := l.Close(); err != nil {
@@ -115,7 +115,7 @@ func TestIndexIsRebuiltFromTheLog(t *testing.T) {
 		}
 		l = openLog(t, onDisk{Dir: dir, NoSync: true})
 		for key, want := range first {
-			if got := mustAppend(t, l, keyed("acme", linksgatev1.Kind_KIND_CUBE, key)); got != want {
+			if got := mustAppend(t, l, keyed("acme", linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, key)); got != want {
 				t.Fatalf("the copy of %s got %v after the log was opened again, want %v", key, got, want)
 			}
 		}

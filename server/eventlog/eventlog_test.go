@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -67,7 +69,7 @@ func dirOf(l *Log) string { return filepath.Dir(l.options.IndexDir) }
 func notification(n int) *linksgatev1.Notification {
 	return &linksgatev1.Notification{
 		Account: fmt.Sprintf("account-%d", n%3),
-		Kind:    linksgatev1.Kind(n%8 + 1),
+		Kind:    linksgatev1.NotificationKind(n%8 + 1),
 		Iccids:  []string{fmt.Sprintf("8944%015d", n%10)},
 		Raw:     &linksgatev1.Notification_Body{Body: fmt.Sprintf(`{"n":%d}`, n)},
 	}
@@ -148,10 +150,11 @@ func checkExactly(t *testing.T, l *Log, got []*linksgatev1.Notification, want ma
 	}
 	var last uint64
 	for _, n := range got {
-		if n.GetSequence() <= last {
-			t.Errorf("sequence %d follows %d", n.GetSequence(), last)
+		sequence := uint64(n.GetSequence())
+		if sequence <= last {
+			t.Errorf("sequence %d follows %d", sequence, last)
 		}
-		last = n.GetSequence()
+		last = sequence
 		if want[last] != n.GetBody() {
 			t.Errorf("sequence %d holds %s, want %s", last, n.GetBody(), want[last])
 		}
@@ -261,8 +264,10 @@ func TestFilters(t *testing.T) {
 	}{
 		"account": {&Filter{Accounts: map[string]bool{"account-1": true}},
 			func(n *linksgatev1.Notification) bool { return n.GetAccount() == "account-1" }},
-		"kind": {&Filter{Kinds: map[linksgatev1.Kind]bool{linksgatev1.Kind_KIND_CUBE: true}},
-			func(n *linksgatev1.Notification) bool { return n.GetKind() == linksgatev1.Kind_KIND_CUBE }},
+		"kind": {&Filter{Kinds: map[linksgatev1.NotificationKind]bool{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE: true}},
+			func(n *linksgatev1.Notification) bool {
+				return n.GetKind() == linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE
+			}},
 		"iccid and account": {&Filter{ICCIDs: map[string]bool{"8944000000000000003": true}, Accounts: map[string]bool{"account-0": true}},
 			func(n *linksgatev1.Notification) bool {
 				return n.GetIccids()[0] == "8944000000000000003" && n.GetAccount() == "account-0"
@@ -290,7 +295,7 @@ func TestWaitingReaderIsWokenByItsInterest(t *testing.T) {
 	for name, filter := range map[string]*Filter{
 		"any":     nil,
 		"account": {Accounts: map[string]bool{"account-2": true}},
-		"kind":    {Kinds: map[linksgatev1.Kind]bool{linksgatev1.Kind(6): true}},
+		"kind":    {Kinds: map[linksgatev1.NotificationKind]bool{linksgatev1.NotificationKind(6): true}},
 		"iccid":   {ICCIDs: map[string]bool{"8944000000000000005": true}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -560,7 +565,7 @@ func TestGet(t *testing.T) {
 		}
 		n, err := record.Notification()
 		want := notification(1)
-		want.Id, want.Token, want.Sequence = l.NotificationID(position), l.Token(record.Next), position.Sequence()
+		want.Id, want.Token, want.Sequence = l.NotificationID(position), l.Token(record.Next), int64(position.Sequence())
 		if diff := cmp.Diff(want, n, protocmp.Transform()); err != nil || diff != "" {
 			t.Errorf("%s: %v %s", place, err, diff)
 		}
@@ -678,7 +683,7 @@ func TestFieldNumbers(t *testing.T) {
 			t.Errorf("field %s is not number %d", name, number)
 		}
 	}
-	for _, message := range []proto.Message{&linksgatev1.RecordBatch{}, &linksgatev1.Batch{}} {
+	for _, message := range []proto.Message{&storagev1.RecordBatch{}, &linksgatev1.NotificationBatch{}} {
 		field := message.ProtoReflect().Descriptor().Fields().ByTextName("notifications")
 		if field == nil || int(field.Number()) != fieldNotifications {
 			t.Errorf("%T.notifications is not number %d", message, fieldNotifications)

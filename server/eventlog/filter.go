@@ -8,13 +8,13 @@ import (
 // empty, and matches a list if it matches one of its entries. A Filter must not be changed while in use.
 type Filter struct {
 	Accounts     map[string]bool
-	Kinds        map[linksgatev1.Kind]bool
+	Kinds        map[linksgatev1.NotificationKind]bool
 	ICCIDs       map[string]bool
 	PartnerCodes map[string]bool
 }
 
 // FilterOf returns the filter that a message describes; nil if it passes everything.
-func FilterOf(f *linksgatev1.Filter) *Filter {
+func FilterOf(f *linksgatev1.NotificationFilter) *Filter {
 	filter := &Filter{
 		Accounts: setOf(f.GetAccounts()), Kinds: setOf(f.GetKinds()), ICCIDs: setOf(f.GetIccids()), PartnerCodes: setOf(f.GetPartnerCodes()),
 	}

@@ -89,7 +89,7 @@ func TestWhatMayBeLeasedIsKnown(t *testing.T) {
 		mustAppend(t, l, notification(n))
 	}
 	record := groupRecord("g", Cursor{Stream: 1})
-	record.Group.Ordering = linksgatev1.Ordering_ORDERING_BY_SIM
+	record.Group.Ordering = linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM
 	mustCreate(t, l, record)
 	r := attach(t, l, record)
 	if o := r.Outstanding(); !o.Until.IsZero() {

@@ -8,10 +8,11 @@ import (
 	"sync"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/store"
 )
 
@@ -30,10 +31,10 @@ type lending struct {
 	record     fenced         // storing
 
 	mu    sync.Mutex
-	found *linksgatev1.LendingRecord // mu; as it is stored; nil if none is
-	ahead bool                       // mu; somebody stores ahead
-	used  bool                       // mu; this reader has allowed something by it
-	over  bool                       // mu; and allows nothing more
+	found *storagev1.LeaseBound // mu; as it is stored; nil if none is
+	ahead bool                  // mu; somebody stores ahead
+	used  bool                  // mu; this reader has allowed something by it
+	over  bool                  // mu; and allows nothing more
 }
 
 // covers reports whether what is stored allows something. The caller holds mu.
@@ -42,14 +43,14 @@ func (l *lending) covers(stream uint64, lease time.Duration) bool {
 }
 
 // read reads the lending record of a group; nil if there is none.
-func (l *lending) read(ctx context.Context, g *Groups, record *linksgatev1.GroupRecord) (*linksgatev1.LendingRecord, error) {
+func (l *lending) read(ctx context.Context, g *Groups, record *storagev1.GroupRecord) (*storagev1.LeaseBound, error) {
 	l.record.key = lendingPrefix + incarnationKey(record)
 	value, err := g.kv.Get(ctx, l.record.key)
 	l.record.revision = value.Revision
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
-	found := new(linksgatev1.LendingRecord)
+	found := new(storagev1.LeaseBound)
 	if err == nil {
 		if err = proto.Unmarshal(value.Data, found); err != nil {
 			err = fmt.Errorf("%w: %w", store.ErrCorrupt, err)
@@ -57,7 +58,7 @@ func (l *lending) read(ctx context.Context, g *Groups, record *linksgatev1.Group
 	}
 	if errors.Is(err, store.ErrCorrupt) {
 		g.log.options.Logger.Error("group lending corrupt: everything may be leased", "group", record.GetGroup().GetName(), "error", err)
-		return &linksgatev1.LendingRecord{Through: math.MaxUint64, Lease: record.GetGroup().GetLeaseDuration()}, nil
+		return &storagev1.LeaseBound{Through: math.MaxUint64, Lease: record.GetGroup().GetLeaseDuration()}, nil
 	}
 	return found, g.storeError("read lending", err)
 }
@@ -127,7 +128,7 @@ func (r *GroupReader) extend(ctx context.Context, stream, more uint64, lease tim
 	l := &r.lending
 	l.storing.Lock()
 	defer l.storing.Unlock()
-	next := new(linksgatev1.LendingRecord)
+	next := new(storagev1.LeaseBound)
 	l.mu.Lock()
 	if l.found != nil && (!l.found.GetEnded() || !r.earlier.Until.IsZero()) {
 		next.Through, next.Lease = l.found.GetThrough(), l.found.GetLease()
@@ -169,7 +170,7 @@ func (r *GroupReader) End(ctx context.Context) error {
 }
 
 // storeLending makes a lending record durable. The caller holds lending.storing.
-func (r *GroupReader) storeLending(ctx context.Context, next *linksgatev1.LendingRecord) error {
+func (r *GroupReader) storeLending(ctx context.Context, next *storagev1.LeaseBound) error {
 	data, err := proto.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("store how far a group is lent: %w", err)

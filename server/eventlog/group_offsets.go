@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"github.com/linksgate/linksgate/server/store"
 )
 
@@ -17,7 +18,7 @@ import (
 // delivered is open until it is settled, and what was settled out of turn has an empty progress.
 type offsets struct {
 	groups *Groups
-	record *linksgatev1.GroupRecord // of the incarnation
+	record *storagev1.GroupRecord // of the incarnation
 	tenure tenure
 
 	saving sync.Mutex // held while the floor is stored
@@ -34,7 +35,7 @@ type offsets struct {
 }
 
 // offsetsOf returns the offsets of an incarnation, which are read if they are not known.
-func (g *Groups) offsetsOf(ctx context.Context, record *linksgatev1.GroupRecord) (*offsets, error) {
+func (g *Groups) offsetsOf(ctx context.Context, record *storagev1.GroupRecord) (*offsets, error) {
 	key := incarnationKey(record)
 	g.mu.Lock()
 	o := g.offsets[key]
@@ -242,7 +243,7 @@ func (o *offsets) storeFloor(ctx context.Context, least uint64) error {
 }
 
 // State returns the state of a group. Errors: ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed.
-func (g *Groups) State(ctx context.Context, record *linksgatev1.GroupRecord) (GroupState, error) {
+func (g *Groups) State(ctx context.Context, record *storagev1.GroupRecord) (GroupState, error) {
 	name := record.GetGroup().GetName()
 	if !validName(name) {
 		return GroupState{}, fmt.Errorf("%w: %q", ErrNoGroup, name)

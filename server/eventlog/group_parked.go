@@ -8,6 +8,8 @@ import (
 	"iter"
 	"slices"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -37,7 +39,7 @@ func (g *Groups) Park(ctx context.Context, group string, record *Record, reason 
 	if err != nil {
 		return fmt.Errorf("park: %w", err)
 	}
-	data, err := proto.Marshal(&linksgatev1.ParkedRecord{
+	data, err := proto.Marshal(&storagev1.ParkedRecord{
 		Notification: n, Sequence: record.Position.Sequence(), ParkedAt: timestamppb.Now(), Reason: reason, Detail: detail, Attempts: attempts,
 	})
 	if err != nil {
@@ -49,7 +51,7 @@ func (g *Groups) Park(ctx context.Context, group string, record *Record, reason 
 
 // parkedRecord returns a parked notification as it was read from the log: its id and token are stored with it.
 func (g *Groups) parkedRecord(data []byte) (*Record, error) {
-	parked := new(linksgatev1.ParkedRecord)
+	parked := new(storagev1.ParkedRecord)
 	if err := proto.Unmarshal(data, parked); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -98,7 +100,7 @@ func (g *Groups) Parked(ctx context.Context, group, after string) iter.Seq2[Park
 			if errors.Is(err, store.ErrNotFound) || err == nil && value.Revision != key.Revision {
 				continue // since then
 			}
-			parked := new(linksgatev1.ParkedRecord)
+			parked := new(storagev1.ParkedRecord)
 			if err == nil {
 				err = proto.Unmarshal(value.Data, parked)
 			} else if !errors.Is(err, store.ErrCorrupt) {
@@ -112,7 +114,7 @@ func (g *Groups) Parked(ctx context.Context, group, after string) iter.Seq2[Park
 			if !yield(ParkedEntry{
 				Parked: &linksgatev1.ParkedNotification{
 					Notification: parked.GetNotification(), ParkedAt: parked.GetParkedAt(), Reason: parked.GetReason(),
-					Detail: parked.GetDetail(), Attempts: parked.GetAttempts(),
+					Detail: parked.GetDetail(), Attempts: int32(parked.GetAttempts()),
 				},
 				Cursor: string(g.log.id.appendSealed(nil, parkedVersion, 0, value.Revision)),
 			}, nil) {

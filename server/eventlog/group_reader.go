@@ -7,7 +7,8 @@ import (
 	"sync"
 	"time"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"github.com/linksgate/linksgate/server/store"
 )
 
@@ -16,7 +17,7 @@ import (
 // say otherwise.
 type GroupReader struct {
 	groups  *Groups
-	record  *linksgatev1.GroupRecord
+	record  *storagev1.GroupRecord
 	offsets *offsets
 	lending lending
 	earlier Outstanding
@@ -29,7 +30,7 @@ type GroupReader struct {
 
 // Attach opens a group for reading. The record must be that of the incarnation to be read. Errors: ErrNoGroup, ErrGroupChanged if the
 // group has another incarnation by now, ErrUnavailable, ErrClosed.
-func (g *Groups) Attach(ctx context.Context, record *linksgatev1.GroupRecord) (*GroupReader, error) {
+func (g *Groups) Attach(ctx context.Context, record *storagev1.GroupRecord) (*GroupReader, error) {
 	name := record.GetGroup().GetName()
 	stored, _, err := g.Get(ctx, name)
 	switch {

@@ -7,10 +7,12 @@ import (
 	"testing"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
-func attach(t *testing.T, l *Log, record *linksgatev1.GroupRecord) *GroupReader {
+func attach(t *testing.T, l *Log, record *storagev1.GroupRecord) *GroupReader {
 	t.Helper()
 	r, err := l.Groups().Attach(t.Context(), record)
 	if err != nil {
@@ -73,7 +75,7 @@ func settle(t *testing.T, claims ...*Claim) {
 }
 
 // awaitState waits until a group's state is as it should be.
-func awaitState(t *testing.T, l *Log, record *linksgatev1.GroupRecord, ok func(GroupState) bool) GroupState {
+func awaitState(t *testing.T, l *Log, record *storagev1.GroupRecord, ok func(GroupState) bool) GroupState {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		state, err := l.Groups().State(t.Context(), record)

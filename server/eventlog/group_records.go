@@ -10,9 +10,10 @@ import (
 	"sync"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/proto"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/store"
 )
 
@@ -223,14 +224,14 @@ func (g *Groups) storeError(what string, err error) error {
 }
 
 // incarnationKey names an incarnation of a group within keys.
-func incarnationKey(record *linksgatev1.GroupRecord) string {
+func incarnationKey(record *storagev1.GroupRecord) string {
 	return record.GetGroup().GetName() + "." + incarnation(record)
 }
 
 // Create returns nil only if the group is durable. Errors: ErrNoGroup if the name cannot be one, ErrGroupExists, ErrTooManyGroups
 // (gateways that create groups at the same moment may pass MaxGroups a little), ErrGroupChanged if others create and delete it all
 // the while, ErrUnavailable, ErrClosed. After ErrUnavailable the group may or may not exist.
-func (g *Groups) Create(ctx context.Context, record *linksgatev1.GroupRecord) error {
+func (g *Groups) Create(ctx context.Context, record *storagev1.GroupRecord) error {
 	name := record.GetGroup().GetName()
 	if !validName(name) {
 		return fmt.Errorf("create group %q: %w", name, ErrNoGroup)
@@ -268,7 +269,7 @@ func (g *Groups) Create(ctx context.Context, record *linksgatev1.GroupRecord) er
 }
 
 // Get returns a group and its revision, for Put. Errors: ErrNoGroup, ErrDamaged, ErrUnavailable, ErrClosed.
-func (g *Groups) Get(ctx context.Context, name string) (*linksgatev1.GroupRecord, uint64, error) {
+func (g *Groups) Get(ctx context.Context, name string) (*storagev1.GroupRecord, uint64, error) {
 	if !validName(name) {
 		return nil, 0, fmt.Errorf("%w: %q", ErrNoGroup, name)
 	}
@@ -284,11 +285,11 @@ func (g *Groups) Get(ctx context.Context, name string) (*linksgatev1.GroupRecord
 }
 
 // List returns all groups, by name. One whose record is damaged is left out, and logged. Errors: ErrUnavailable, ErrClosed.
-func (g *Groups) List(ctx context.Context) ([]*linksgatev1.GroupRecord, error) {
-	var records []*linksgatev1.GroupRecord
+func (g *Groups) List(ctx context.Context) ([]*storagev1.GroupRecord, error) {
+	var records []*storagev1.GroupRecord
 	for value, err := range g.kv.List(ctx, recordPrefix, "", false) {
 		name := strings.TrimPrefix(value.Key, recordPrefix)
-		var record *linksgatev1.GroupRecord
+		var record *storagev1.GroupRecord
 		if err == nil {
 			record, err = parseRecord(name, value.Data)
 		}
@@ -308,7 +309,7 @@ func (g *Groups) List(ctx context.Context) ([]*linksgatev1.GroupRecord, error) {
 // Put replaces the record of a group that still has a revision, and returns nil only if that is durable. Where the incarnation differs,
 // the group was moved: what is kept of the old one is removed, and claims of it are worth nothing any more. Errors: ErrGroupChanged,
 // ErrNoGroup, ErrUnavailable, ErrClosed.
-func (g *Groups) Put(ctx context.Context, record *linksgatev1.GroupRecord, revision uint64) error {
+func (g *Groups) Put(ctx context.Context, record *storagev1.GroupRecord, revision uint64) error {
 	name := record.GetGroup().GetName()
 	old, current, err := g.Get(ctx, name)
 	switch {
@@ -334,7 +335,7 @@ func (g *Groups) Put(ctx context.Context, record *linksgatev1.GroupRecord, revis
 }
 
 // removeIncarnation removes what belongs to one incarnation of a group.
-func (g *Groups) removeIncarnation(ctx context.Context, record *linksgatev1.GroupRecord) error {
+func (g *Groups) removeIncarnation(ctx context.Context, record *storagev1.GroupRecord) error {
 	key := incarnationKey(record)
 	g.mu.Lock()
 	delete(g.offsets, key)
@@ -372,13 +373,13 @@ func (g *Groups) Delete(ctx context.Context, name string) error {
 	return nil
 }
 
-func progressKey(record *linksgatev1.GroupRecord, source Source, stream uint64) string {
+func progressKey(record *storagev1.GroupRecord, source Source, stream uint64) string {
 	return fmt.Sprintf("%s%s.%v.%020d", progressPrefix, incarnationKey(record), source, stream)
 }
 
 // Progress returns what is stored of a group's progress with a record batch and its revision, for PutProgress; nil and 0 if nothing
 // is. Errors: ErrNoGroup if the name cannot be one, ErrDamaged, ErrUnavailable, ErrClosed.
-func (g *Groups) Progress(ctx context.Context, record *linksgatev1.GroupRecord, source Source, stream uint64) (*linksgatev1.BatchProgress, uint64, error) {
+func (g *Groups) Progress(ctx context.Context, record *storagev1.GroupRecord, source Source, stream uint64) (*storagev1.BatchProgress, uint64, error) {
 	if !validName(record.GetGroup().GetName()) {
 		return nil, 0, fmt.Errorf("read progress: %w", ErrNoGroup)
 	}
@@ -389,7 +390,7 @@ func (g *Groups) Progress(ctx context.Context, record *linksgatev1.GroupRecord, 
 	if err != nil {
 		return nil, value.Revision, g.storeError("read progress", err)
 	}
-	progress := new(linksgatev1.BatchProgress)
+	progress := new(storagev1.BatchProgress)
 	if err := proto.Unmarshal(value.Data, progress); err != nil {
 		return nil, value.Revision, fmt.Errorf("progress with record batch %d: %w: %w", stream, ErrDamaged, err)
 	}
@@ -399,8 +400,8 @@ func (g *Groups) Progress(ctx context.Context, record *linksgatev1.GroupRecord, 
 // PutProgress replaces what is stored of a group's progress with a record batch, if that still has a revision; 0: if nothing is
 // stored. It returns the new revision, only if that is durable. It is removed when the batch is settled. Errors: ErrGroupChanged,
 // ErrNoGroup if the name cannot be one, ErrUnavailable, ErrClosed. It does not look whether the group exists.
-func (g *Groups) PutProgress(ctx context.Context, record *linksgatev1.GroupRecord, source Source, stream uint64,
-	progress *linksgatev1.BatchProgress, revision uint64,
+func (g *Groups) PutProgress(ctx context.Context, record *storagev1.GroupRecord, source Source, stream uint64,
+	progress *storagev1.BatchProgress, revision uint64,
 ) (uint64, error) {
 	if !validName(record.GetGroup().GetName()) {
 		return 0, fmt.Errorf("store progress: %w", ErrNoGroup)

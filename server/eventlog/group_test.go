@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
@@ -16,16 +18,16 @@ import (
 )
 
 // groupRecord returns the record of a group that starts at a place.
-func groupRecord(name string, from Cursor) *linksgatev1.GroupRecord {
-	return &linksgatev1.GroupRecord{
+func groupRecord(name string, from Cursor) *storagev1.GroupRecord {
+	return &storagev1.GroupRecord{
 		Group: &linksgatev1.Group{
-			Name: name, Ordering: linksgatev1.Ordering_ORDERING_NONE, LeaseDuration: durationpb.New(time.Hour), MaxAttempts: 10,
+			Name: name, Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_NONE, LeaseDuration: durationpb.New(time.Hour), MaxAttempts: 10,
 		},
-		Incarnation: []byte(name + "-first"), TokenKey: []byte("key"), StartSequence: Position(from).Sequence(),
+		Generation: []byte(name + "-first"), TokenKey: []byte("key"), StartSequence: Position(from).Sequence(),
 	}
 }
 
-func mustCreate(t *testing.T, l *Log, record *linksgatev1.GroupRecord) *linksgatev1.GroupRecord {
+func mustCreate(t *testing.T, l *Log, record *storagev1.GroupRecord) *storagev1.GroupRecord {
 	t.Helper()
 	if err := l.Groups().Create(t.Context(), record); err != nil {
 		t.Fatal(err)
@@ -33,7 +35,7 @@ func mustCreate(t *testing.T, l *Log, record *linksgatev1.GroupRecord) *linksgat
 	return record
 }
 
-func names(records []*linksgatev1.GroupRecord) []string {
+func names(records []*storagev1.GroupRecord) []string {
 	var all []string
 	for _, record := range records {
 		all = append(all, record.GetGroup().GetName())
@@ -160,7 +162,7 @@ func TestNamesOfGroupsAreChecked(t *testing.T) {
 		_, calls["attach"] = g.Attach(t.Context(), bad)
 		_, calls["state"] = g.State(t.Context(), bad)
 		_, _, calls["progress"] = g.Progress(t.Context(), bad, SourceLog, 1)
-		_, calls["put progress"] = g.PutProgress(t.Context(), bad, SourceLog, 1, &linksgatev1.BatchProgress{}, 0)
+		_, calls["put progress"] = g.PutProgress(t.Context(), bad, SourceLog, 1, &storagev1.BatchProgress{}, 0)
 		calls["park"] = g.Park(t.Context(), name, record, linksgatev1.ParkReason_PARK_REASON_REQUESTED, "", 1)
 		calls["replay"] = g.Replay(t.Context(), name, l.NotificationID(Position{Stream: 1}))
 		calls["purge"] = g.Purge(t.Context(), name, l.NotificationID(Position{Stream: 1}))
@@ -178,7 +180,7 @@ func TestProgressIsComparedAndSet(t *testing.T) {
 	dir := t.TempDir()
 	l := openLog(t, onDisk{Dir: dir})
 	record := mustCreate(t, l, groupRecord("a", Cursor{Stream: 1}))
-	first := &linksgatev1.BatchProgress{Notifications: []*linksgatev1.NotificationProgress{{Index: 1, Attempts: 2}}}
+	first := &storagev1.BatchProgress{Notifications: []*storagev1.NotificationProgress{{Index: 1, Attempts: 2}}}
 	revision, err := l.Groups().PutProgress(t.Context(), record, SourceLog, 7, first, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +190,7 @@ func TestProgressIsComparedAndSet(t *testing.T) {
 			t.Errorf("revision %d instead of %d: %v", wrong, revision, err)
 		}
 	}
-	second := &linksgatev1.BatchProgress{Notifications: []*linksgatev1.NotificationProgress{{Index: 1, Settled: true}}}
+	second := &storagev1.BatchProgress{Notifications: []*storagev1.NotificationProgress{{Index: 1, Settled: true}}}
 	if revision, err = l.Groups().PutProgress(t.Context(), record, SourceLog, 7, second, revision); err != nil {
 		t.Fatal(err)
 	}

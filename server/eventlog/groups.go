@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/proto"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -83,8 +85,8 @@ func (l *Log) usable() error {
 	}
 }
 
-func parseRecord(name string, data []byte) (*linksgatev1.GroupRecord, error) {
-	record := new(linksgatev1.GroupRecord)
+func parseRecord(name string, data []byte) (*storagev1.GroupRecord, error) {
+	record := new(storagev1.GroupRecord)
 	if err := proto.Unmarshal(data, record); err != nil {
 		return nil, fmt.Errorf("group %s: %w: %w", name, ErrDamaged, err)
 	}
@@ -95,8 +97,8 @@ func parseRecord(name string, data []byte) (*linksgatev1.GroupRecord, error) {
 }
 
 // incarnation names an incarnation of a group.
-func incarnation(record *linksgatev1.GroupRecord) string {
-	return hex.EncodeToString(record.GetIncarnation())
+func incarnation(record *storagev1.GroupRecord) string {
+	return hex.EncodeToString(record.GetGeneration())
 }
 
 // MaxGroups is the most groups that a log has.
@@ -126,12 +128,12 @@ func (s Source) String() string {
 	return fmt.Sprintf("Source(%d)", uint8(s))
 }
 
-func ordered(record *linksgatev1.GroupRecord) bool {
-	return record.GetGroup().GetOrdering() == linksgatev1.Ordering_ORDERING_BY_SIM
+func ordered(record *storagev1.GroupRecord) bool {
+	return record.GetGroup().GetOrdering() == linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM
 }
 
 // start is where a group starts.
-func start(record *linksgatev1.GroupRecord) Cursor {
+func start(record *storagev1.GroupRecord) Cursor {
 	c := Cursor(PositionOf(record.GetStartSequence()))
 	c.Stream = max(c.Stream, 1)
 	return c
@@ -153,8 +155,8 @@ type GroupState struct {
 	Parked uint64
 }
 
-func sortRecords(records []*linksgatev1.GroupRecord) {
-	slices.SortFunc(records, func(a, b *linksgatev1.GroupRecord) int {
+func sortRecords(records []*storagev1.GroupRecord) {
+	slices.SortFunc(records, func(a, b *storagev1.GroupRecord) int {
 		return strings.Compare(a.GetGroup().GetName(), b.GetGroup().GetName())
 	})
 }

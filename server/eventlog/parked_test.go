@@ -55,7 +55,7 @@ func parkedSequences(t *testing.T, l *Log, group string) []uint64 {
 	t.Helper()
 	var all []uint64
 	for _, e := range parkedAfter(t, l, group, "") {
-		all = append(all, e.Parked.GetNotification().GetSequence())
+		all = append(all, uint64(e.Parked.GetNotification().GetSequence()))
 	}
 	return all
 }

@@ -26,7 +26,7 @@ func digestOf(body string) string {
 func entry(n int) *linksgatev1.QuarantineEntry {
 	body := fmt.Sprintf(`{"entry":%d}`, n)
 	return &linksgatev1.QuarantineEntry{
-		ReceivedAt: timestamppb.New(time.Unix(int64(n), 0)), Account: "acme", Kind: linksgatev1.Kind_KIND_CUBE,
+		ReceivedAt: timestamppb.New(time.Unix(int64(n), 0)), Account: "acme", Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE,
 		Reason: linksgatev1.QuarantineReason_QUARANTINE_REASON_SIGNATURE_MISMATCH,
 		Raw:    &linksgatev1.QuarantineEntry_Body{Body: body}, ContentDigest: digestOf(body),
 	}
@@ -158,7 +158,7 @@ func checkReleasedOnce(t *testing.T, l *Log, e *linksgatev1.QuarantineEntry, pos
 			continue
 		}
 		found++
-		if n.GetSequence() != position.Sequence() || n.GetBody() != e.GetBody() {
+		if uint64(n.GetSequence()) != position.Sequence() || n.GetBody() != e.GetBody() {
 			t.Errorf("released at %d with %s, want %d with %s", n.GetSequence(), n.GetBody(), position.Sequence(), e.GetBody())
 		}
 	}

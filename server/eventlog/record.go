@@ -47,7 +47,7 @@ type Record struct {
 	Next Cursor
 
 	account, partnerCode, duplicateKey []byte // parts of framed
-	kind                               linksgatev1.Kind
+	kind                               linksgatev1.NotificationKind
 	framed                             []byte
 	message                            int // where the message begins in framed
 	erased                             bool
@@ -212,7 +212,7 @@ func (r *Record) readKeys() bool {
 		case fieldAccount:
 			r.account = value.bytes
 		case fieldKind:
-			r.kind = linksgatev1.Kind(value.varint)
+			r.kind = linksgatev1.NotificationKind(value.varint)
 		case fieldPartnerCode:
 			r.partnerCode = value.bytes
 		case fieldDuplicateKey:

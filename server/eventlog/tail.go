@@ -208,7 +208,7 @@ func (t *tail) wakeInterest(key interest, stream uint64) {
 }
 
 // kindName is a kind as the value of an interest.
-func kindName(kind linksgatev1.Kind) string { return string(rune(kind)) }
+func kindName(kind linksgatev1.NotificationKind) string { return string(rune(kind)) }
 
 // place says where a cursor is, seen from the tail.
 type place int

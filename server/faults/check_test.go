@@ -21,7 +21,7 @@ func goodHistory() History {
 	for number := uint64(1); number <= 6; number++ {
 		began := start.Add(time.Duration(number) * time.Second)
 		h.Sent = append(h.Sent, Sent{
-			Number: number, Kind: linksgatev1.Kind_KIND_CUBE, Digest: digest(number),
+			Number: number, Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, Digest: digest(number),
 			Began: began, Ended: began.Add(time.Millisecond), Status: 200, ID: id(number),
 		})
 	}
@@ -31,7 +31,7 @@ func goodHistory() History {
 	}
 	for _, number := range []uint64{1, 2, 3, 5} {
 		h.Log.Notifications = append(h.Log.Notifications, Seen{
-			ID: id(number), Sequence: 10 * number, Kind: linksgatev1.Kind_KIND_CUBE, Digest: digest(number), Declared: digest(number).String(),
+			ID: id(number), Sequence: 10 * number, Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, Digest: digest(number), Declared: digest(number).String(),
 		})
 	}
 	h.Subscribers = []Trace{
@@ -101,8 +101,8 @@ func TestCheckFindsEachViolation(t *testing.T) {
 			*sawAll(h) = append(*sawAll(h), again)
 		}},
 		{"stored under another kind", []Rule{Altered}, func(h *History) {
-			inLog(h, 3).Kind = linksgatev1.Kind_KIND_SMS_RECEIVED
-			(*sawAll(h))[3].Kind = linksgatev1.Kind_KIND_SMS_RECEIVED
+			inLog(h, 3).Kind = linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED
+			(*sawAll(h))[3].Kind = linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED
 		}},
 		{"stored with a wrong digest", []Rule{Altered}, func(h *History) {
 			inLog(h, 3).Declared = digest(1).String()

@@ -117,21 +117,21 @@ func (s *scene) flip(t *testing.T, r *rand.Rand, sound, file string, offset, par
 const workers = "workers" // a group
 
 // park parks some notifications, and returns how many.
-func (s *scene) park(count uint32) int {
+func (s *scene) park(count int32) int {
 	s.t.Helper()
 	client, err := dial(s.gateway.GRPC)
 	s.must(err)
 	defer func() { _ = client.Close() }()
-	groups := linksgatev1.NewGroupServiceClient(client)
-	_, err = groups.CreateGroup(s.ctx, &linksgatev1.CreateGroupRequest{
-		Group: &linksgatev1.Group{Name: workers}, Start: &linksgatev1.CreateGroupRequest_Earliest{Earliest: true},
+	groups := linksgatev1.NewWorkerServiceClient(client)
+	_, err = linksgatev1.NewGroupServiceClient(client).CreateGroup(s.ctx, &linksgatev1.CreateGroupRequest{
+		Group: &linksgatev1.Group{Name: workers}, Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}},
 	})
 	s.must(err)
-	fetched, err := groups.Fetch(s.ctx, &linksgatev1.FetchRequest{Group: workers, ClientId: "test", MaxLeases: count})
+	fetched, err := groups.Fetch(s.ctx, &linksgatev1.FetchRequest{GroupName: workers, ClientName: "test", MaxLeases: count})
 	s.must(err)
-	reject := &linksgatev1.RejectRequest{Group: workers}
+	reject := &linksgatev1.RejectRequest{GroupName: workers}
 	for _, lease := range fetched.GetLeases() {
-		reject.Rejections = append(reject.Rejections, &linksgatev1.Rejection{LeaseToken: lease.GetToken(), Action: &linksgatev1.Rejection_Park{Park: true}})
+		reject.Rejections = append(reject.Rejections, &linksgatev1.LeaseRejection{LeaseToken: lease.GetLeaseToken(), Action: &linksgatev1.LeaseRejection_Park{Park: true}})
 	}
 	_, err = groups.Reject(s.ctx, reject)
 	s.must(err)
@@ -149,7 +149,7 @@ func (s *scene) parked() int {
 	client, err := dial(s.gateway.GRPC)
 	s.must(err)
 	defer func() { _ = client.Close() }()
-	listed, err := linksgatev1.NewGroupServiceClient(client).ListParked(s.ctx, &linksgatev1.ListParkedRequest{Group: workers, PageSize: 1000})
+	listed, err := linksgatev1.NewGroupServiceClient(client).ListParked(s.ctx, &linksgatev1.ListParkedRequest{GroupName: workers, PageSize: 1000})
 	if code := status.Code(err); s.reported.Groups && (code == codes.NotFound || code == codes.DataLoss) {
 		return 0
 	}

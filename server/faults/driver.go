@@ -131,7 +131,7 @@ func (d *Driver) send(ctx context.Context, client *http.Client, accepted int) er
 }
 
 // sendOne makes the next notification and sends it.
-func (d *Driver) sendOne(client *http.Client, kinds []linksgatev1.Kind) (Sent, error) {
+func (d *Driver) sendOne(client *http.Client, kinds []linksgatev1.NotificationKind) (Sent, error) {
 	d.agreement.RLock()
 	defer d.agreement.RUnlock()
 	number := d.last.Add(1)
@@ -148,7 +148,7 @@ func (d *Driver) sendOne(client *http.Client, kinds []linksgatev1.Kind) (Sent, e
 }
 
 // make returns notification number n. A number has one kind, so no two bodies are alike.
-func (d *Driver) make(kind linksgatev1.Kind, n uint64) (simulator.Notification, error) {
+func (d *Driver) make(kind linksgatev1.NotificationKind, n uint64) (simulator.Notification, error) {
 	if d.BodyBytes == 0 {
 		return d.Sender.Make(kind, n)
 	}

@@ -47,7 +47,7 @@ type History struct {
 type Sent struct {
 	// Number of the notification, unique in a history.
 	Number uint64
-	Kind   linksgatev1.Kind
+	Kind   linksgatev1.NotificationKind
 	Digest Digest
 	// Began is before the request was sent, Ended after its answer was read or given up. Both have a monotonic reading.
 	Began, Ended time.Time
@@ -87,7 +87,7 @@ type Trace struct {
 type Seen struct {
 	ID       string
 	Sequence uint64
-	Kind     linksgatev1.Kind
+	Kind     linksgatev1.NotificationKind
 	// Digest of the body that was received, and what the notification itself says it is.
 	Digest   Digest
 	Declared string
@@ -116,7 +116,7 @@ func seen(n *linksgatev1.Notification) Seen {
 		body = []byte(n.GetBody())
 	}
 	return Seen{
-		ID: n.GetId(), Sequence: n.GetSequence(), Kind: n.GetKind(),
+		ID: n.GetId(), Sequence: uint64(n.GetSequence()), Kind: n.GetKind(),
 		Digest: sha256.Sum256(body), Declared: n.GetContentDigest(),
 	}
 }

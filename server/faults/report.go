@@ -56,7 +56,7 @@ func sequenceOf(id string) uint64 {
 // missing is what a gap is about, for a reader that handled a sequence before it.
 func missing(before uint64, gap *linksgatev1.Gap) Range {
 	stream := before >> indexBits
-	return Range{stream + 1, stream + gap.GetRecordBatches()}
+	return Range{stream + 1, stream + uint64(gap.GetRecordBatches())}
 }
 
 // doctorLine is a line of the report in JSON: of a problem, or the summary.

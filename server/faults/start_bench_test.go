@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -80,10 +82,10 @@ func fillLog(b *testing.B, dir string, size int64) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	batch, key := &linksgatev1.RecordBatch{}, uint64(0)
+	batch, key := &storagev1.RecordBatch{}, uint64(0)
 	for n := range perBatch {
 		batch.Notifications = append(batch.Notifications, &linksgatev1.Notification{
-			Account: account, Kind: linksgatev1.Kind_KIND_DATA_USAGE_ALERT, ReceivedAt: timestamppb.Now(),
+			Account: account, Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT, ReceivedAt: timestamppb.Now(),
 			DuplicateKey: make([]byte, 16),
 			Raw:          &linksgatev1.Notification_Body{Body: fmt.Sprintf(`{"number":%d,"text":"%s"}`, n, bytes.Repeat([]byte("x"), 300))},
 		})

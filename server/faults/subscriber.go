@@ -131,15 +131,15 @@ func (s *Subscriber) follow(ctx context.Context, client linksgatev1.Notification
 
 func (s *Subscriber) request() *linksgatev1.SubscribeRequest {
 	request := &linksgatev1.SubscribeRequest{
-		Start: &linksgatev1.SubscribeRequest_Earliest{Earliest: true}, MaxBatch: s.MaxBatch, ClientId: s.Name,
+		Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}, MaxBatch: int32(s.MaxBatch), ClientName: s.Name,
 		// A gap is a violation. To be told of it and go on shows what else there is.
 		OnGap: linksgatev1.GapPolicy_GAP_POLICY_CONTINUE,
 	}
 	switch {
 	case s.token != "":
-		request.Start = &linksgatev1.SubscribeRequest_After{After: s.token}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: s.token}}
 	case s.Latest:
-		request.Start = &linksgatev1.SubscribeRequest_Latest{Latest: true}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
 	}
 	return request
 }
@@ -167,7 +167,7 @@ func (s *Subscriber) handle(frame *linksgatev1.SubscribeResponse) error {
 		s.trace.Notifications = append(s.trace.Notifications, seen(n))
 		s.token = n.GetToken()
 		s.handled.Add(1)
-		s.sequence.Store(n.GetSequence())
+		s.sequence.Store(uint64(n.GetSequence()))
 	}
 	s.token = frame.GetToken()
 	return nil

@@ -39,6 +39,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -53,6 +55,8 @@ var (
 	ErrDraining = errors.New("the gateway is shutting down")
 	// ErrMoved: the group was moved to another place in the log; its members join again.
 	ErrMoved = errors.New("the group was moved")
+	// ErrLeft: the member left.
+	ErrLeft = errors.New("the member left")
 	// ErrTaken: another gateway coordinates the group now; members join again, there.
 	ErrTaken = errors.New("another gateway coordinates the group now")
 
@@ -91,11 +95,11 @@ func New(log *eventlog.Log, logger *slog.Logger) *Groups {
 // Stats returns the counters.
 func (g *Groups) Stats() *Stats { return &g.stats }
 
-// Stalled returns how many groups stand still on this gateway because as much as may be is in hand and waits.
-func (g *Groups) Stalled() (count int) {
+// Blocked returns how many groups of this gateway cannot lease anything because as much as may be is in flight and waits.
+func (g *Groups) Blocked() (count int) {
 	for _, s := range g.open() {
 		s.mu.Lock()
-		if s.stalled {
+		if s.blocked {
 			count++
 		}
 		s.mu.Unlock()
@@ -137,8 +141,8 @@ func (g *Groups) Close() {
 func (g *Groups) Create(ctx context.Context, group *linksgatev1.Group, start eventlog.Cursor) (*linksgatev1.Group, error) {
 	group = proto.CloneOf(group)
 	group.CreatedAt, group.Status = timestamppb.Now(), nil
-	record := &linksgatev1.GroupRecord{
-		Group: group, Incarnation: random(incarnationLen), TokenKey: random(keyLen), StartSequence: eventlog.Position(start).Sequence(),
+	record := &storagev1.GroupRecord{
+		Group: group, Generation: random(incarnationLen), TokenKey: random(keyLen), StartSequence: eventlog.Position(start).Sequence(),
 	}
 	if err := g.store.Create(ctx, record); err != nil {
 		return nil, err
@@ -162,7 +166,7 @@ func (g *Groups) List(ctx context.Context, after string, most int) (groups []*li
 	if err != nil {
 		return nil, false, err
 	}
-	records = slices.DeleteFunc(records, func(r *linksgatev1.GroupRecord) bool { return r.GetGroup().GetName() <= after })
+	records = slices.DeleteFunc(records, func(r *storagev1.GroupRecord) bool { return r.GetGroup().GetName() <= after })
 	if more = len(records) > most; more {
 		records = records[:most]
 	}
@@ -186,18 +190,18 @@ func (g *Groups) List(ctx context.Context, after string, most int) (groups []*li
 
 // Update changes a group as change does. Errors: those of change, eventlog.ErrNoGroup, ErrGroupChanged, ErrUnavailable.
 func (g *Groups) Update(ctx context.Context, name string, change func(*linksgatev1.Group) error) (*linksgatev1.Group, error) {
-	return g.replace(ctx, name, func(record *linksgatev1.GroupRecord) error { return change(record.GetGroup()) })
+	return g.replace(ctx, name, func(record *storagev1.GroupRecord) error { return change(record.GetGroup()) })
 }
 
 // Seek moves a group to a place. Errors: eventlog.ErrNoGroup, ErrGroupChanged, ErrUnavailable.
 func (g *Groups) Seek(ctx context.Context, name string, to eventlog.Cursor) (*linksgatev1.Group, error) {
-	return g.replace(ctx, name, func(record *linksgatev1.GroupRecord) error {
-		record.Incarnation, record.StartSequence = random(incarnationLen), eventlog.Position(to).Sequence()
+	return g.replace(ctx, name, func(record *storagev1.GroupRecord) error {
+		record.Generation, record.StartSequence = random(incarnationLen), eventlog.Position(to).Sequence()
 		return nil
 	})
 }
 
-func (g *Groups) replace(ctx context.Context, name string, change func(*linksgatev1.GroupRecord) error) (*linksgatev1.Group, error) {
+func (g *Groups) replace(ctx context.Context, name string, change func(*storagev1.GroupRecord) error) (*linksgatev1.Group, error) {
 	record, revision, err := g.store.Get(ctx, name)
 	if err != nil {
 		return nil, err
@@ -294,23 +298,23 @@ func (g *Groups) forget(s *session) {
 const describeAtOnce = 16
 
 // describe completes a group with its status.
-func (g *Groups) describe(ctx context.Context, record *linksgatev1.GroupRecord) (*linksgatev1.Group, error) {
+func (g *Groups) describe(ctx context.Context, record *storagev1.GroupRecord) (*linksgatev1.Group, error) {
 	state, err := g.store.State(ctx, record)
 	if err != nil {
 		return nil, err
 	}
 	status, replays := g.localStatus(record.GetGroup().GetName())
-	status.Parked = state.Parked
+	status.Parked = int64(state.Parked)
 	if state.UnsettledReplays > replays {
-		status.Retrying += uint32(state.UnsettledReplays - replays) // were handed back
+		status.Retrying += int32(state.UnsettledReplays - replays) // were handed back
 	}
-	status.Lag = &linksgatev1.Lag{RecordBatches: state.Lag.Batches, Time: durationpb.New(state.Lag.Time)}
+	status.Lag = &linksgatev1.Lag{RecordBatches: int64(state.Lag.Batches), Time: durationpb.New(state.Lag.Time)}
 	if state.Unsettled+state.Undelivered > 0 {
-		status.OldestUnacknowledged = &linksgatev1.LogPosition{
-			Token: g.log.Token(state.Oldest), Sequence: eventlog.Position(state.Oldest).Sequence(),
+		status.OldestUnsettled = &linksgatev1.LogPosition{
+			Token: g.log.Token(state.Oldest), Sequence: int64(eventlog.Position(state.Oldest).Sequence()),
 		}
 		if !state.OldestWritten.IsZero() {
-			status.OldestUnacknowledged.WrittenAt = timestamppb.New(state.OldestWritten)
+			status.OldestUnsettled.WrittenAt = timestamppb.New(state.OldestWritten)
 		}
 	}
 	group := proto.CloneOf(record.GetGroup())

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
 )
@@ -100,11 +102,11 @@ const disconnectDelay = time.Second
 
 func rulesOf(g *linksgatev1.Group) rules {
 	return rules{
-		maxAttempts:   g.GetMaxAttempts(),
+		maxAttempts:   uint32(g.GetMaxAttempts()),
 		lease:         g.GetLeaseDuration().AsDuration(),
 		backOff:       g.GetBackOff().GetInitial().AsDuration(),
 		greatestDelay: g.GetBackOff().GetMaximum().AsDuration(),
-		ordered:       g.GetOrdering() == linksgatev1.Ordering_ORDERING_BY_SIM,
+		ordered:       g.GetOrdering() == linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM,
 	}
 }
 
@@ -183,7 +185,7 @@ func (it *item) sequence() uint64 { return it.record.Position.Sequence() }
 // admit takes a record batch in hand: of its notifications those that pass the filter and were not settled before. Until a time they
 // may be out on leases that nothing is known of.
 func (g *ledger) admit(
-	claim *eventlog.Claim, filter *eventlog.Filter, progress *linksgatev1.BatchProgress, revision uint64, held, now time.Time,
+	claim *eventlog.Claim, filter *eventlog.Filter, progress *storagev1.BatchProgress, revision uint64, held, now time.Time,
 ) {
 	key := batchKey{claim.Source, claim.Stream}
 	if b := g.batches[key]; b != nil { // it was not kept alive in time, and nobody else had it

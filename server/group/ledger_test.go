@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
@@ -22,7 +24,7 @@ func claims(t *testing.T, count int, sims func(n int) []string) []*eventlog.Clai
 	for n := range count {
 		go func() {
 			_, err := log.Append(context.Background(), &linksgatev1.Notification{
-				Account: "acme", Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, Iccids: sims(n),
+				Account: "acme", Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, Iccids: sims(n),
 				Raw: &linksgatev1.Notification_Body{Body: fmt.Sprint(n)},
 			})
 			appended <- err
@@ -72,7 +74,7 @@ func newWorld(t *testing.T, r rules) *world {
 	return w
 }
 
-func (w *world) admit(claim *eventlog.Claim, progress *linksgatev1.BatchProgress) *batch {
+func (w *world) admit(claim *eventlog.Claim, progress *storagev1.BatchProgress) *batch {
 	w.ledger.admit(claim, nil, progress, 0, w.held, w.now)
 	b := w.ledger.batches[batchKey{claim.Source, claim.Stream}]
 	if b != nil {

@@ -3,6 +3,7 @@ package group
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"slices"
 	"time"
 
@@ -27,11 +28,12 @@ type Lease struct {
 // Member takes part in the work of a group. [Member.Next] is for one goroutine; Leave may be called from another, once Next is
 // not called any more.
 type Member struct {
-	session  *session
-	clientID string
-	joined   time.Time
-	most     int
-	wake     chan struct{} // buffered
+	session    *session
+	id         string // names it for Leave
+	clientName string
+	joined     time.Time
+	most       int
+	wake       chan struct{} // buffered
 
 	// All of these belong to session.mu.
 	leases    map[*item]struct{}
@@ -39,7 +41,7 @@ type Member struct {
 	lastGrant uint64
 	alone     *item     // has the member to itself
 	reserved  time.Time // gets nothing until it has nothing, for one that must be alone, since then; zero if it is not reserved
-	leaving   bool      // gets nothing any more
+	left      bool      // gets nothing any more
 	lapsed    bool      // let a lease end, or did not even take it: gets one at a time until it settles one
 }
 
@@ -51,7 +53,7 @@ type grant struct {
 
 // Join makes a client a member of a group, with up to most leases at once. Errors: eventlog.ErrNoGroup, ErrUnavailable,
 // ErrDraining.
-func (g *Groups) Join(ctx context.Context, name, clientID string, most int) (*Member, error) {
+func (g *Groups) Join(ctx context.Context, name, clientName string, most int) (*Member, error) {
 	for {
 		s, err := g.session(ctx, name)
 		if err != nil {
@@ -60,16 +62,16 @@ func (g *Groups) Join(ctx context.Context, name, clientID string, most int) (*Me
 		if g.draining.Load() {
 			return nil, ErrDraining
 		}
-		m, err := s.join(clientID, most)
+		m, err := s.join(clientName, most)
 		if err == nil || !isRenewed(err) {
 			return m, err
 		}
 	}
 }
 
-func (s *session) join(clientID string, most int) (*Member, error) {
+func (s *session) join(clientName string, most int) (*Member, error) {
 	m := &Member{
-		session: s, clientID: clientID, joined: time.Now(), most: most,
+		session: s, id: hex.EncodeToString(random(memberIDLen)), clientName: clientName, joined: time.Now(), most: most,
 		wake: make(chan struct{}, 1), leases: make(map[*item]struct{}),
 	}
 	s.mu.Lock()
@@ -84,11 +86,41 @@ func (s *session) join(clientID string, most int) (*Member, error) {
 	return m, nil
 }
 
+// ID names the member, for [Groups.Leave].
+func (m *Member) ID() string { return m.id }
+
+// Leave ends what a member gets: its Next returns ErrLeft. What was leased to it and not taken yet goes to others; what it has it keeps.
+// A member that is not there any more is no error. Errors: eventlog.ErrNoGroup, ErrUnavailable.
+func (g *Groups) Leave(ctx context.Context, name, memberID string) error {
+	s, err := g.session(ctx, name)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, m := range s.members {
+		if m.id != memberID {
+			continue
+		}
+		m.left = true
+		for it := range m.leases {
+			if !it.told {
+				s.release(it)
+				s.ledger.takeBack(it, now)
+			}
+		}
+		m.signal()
+	}
+	s.lend(now)
+	return nil
+}
+
 // Group returns the group's settings in force.
 func (m *Member) Group() *linksgatev1.Group { return m.session.currentRecord().GetGroup() }
 
 // Next waits for leases and returns those that are there, as many as fit into a size in bytes, at least one. It returns none when
-// ctx ends. Errors: ErrDraining, ErrMoved, eventlog.ErrNoGroup when the group was deleted.
+// ctx ends. Errors: ErrDraining, ErrMoved, ErrLeft, eventlog.ErrNoGroup when the group was deleted.
 func (m *Member) Next(ctx context.Context, bytes int) ([]Lease, error) {
 	for {
 		leases, err := m.take(bytes)
@@ -114,6 +146,8 @@ func (m *Member) take(bytes int) ([]Lease, error) {
 		return nil, s.gone
 	case draining:
 		return nil, ErrDraining
+	case m.left:
+		return nil, ErrLeft
 	}
 	var leases []Lease
 	taken := 0
@@ -170,11 +204,11 @@ func (m *Member) Leave(keep bool) {
 
 // Fetch lends up to most notifications, of a size of bytes in all, without a membership: those that are there, or the first to
 // arrive within the time to wait. Errors: as for Join.
-func (g *Groups) Fetch(ctx context.Context, name, clientID string, most, bytes int, wait time.Duration) ([]Lease, error) {
+func (g *Groups) Fetch(ctx context.Context, name, clientName string, most, bytes int, wait time.Duration) ([]Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(wait, lookTime)+openTime)
 	defer cancel()
 	for {
-		m, err := g.Join(ctx, name, clientID, most)
+		m, err := g.Join(ctx, name, clientName, most)
 		if err != nil {
 			return nil, err
 		}
@@ -193,12 +227,14 @@ const (
 	openTime = 10 * time.Second       // to open the group, if nobody works on it
 )
 
+const memberIDLen = 8 // bytes
+
 func (m *Member) signal() { signal(m.wake) }
 
 // room is how many more leases the member may get now.
 func (m *Member) room() int {
 	switch {
-	case m.alone != nil || !m.reserved.IsZero() || m.leaving:
+	case m.alone != nil || !m.reserved.IsZero() || m.left:
 		return 0
 	case m.lapsed: // it may be gone without anybody having noticed
 		return 1 - len(m.leases)
@@ -209,7 +245,7 @@ func (m *Member) room() int {
 // lend lends what is ready to members that have room. The caller holds mu.
 func (s *session) lend(now time.Time) {
 	g := s.ledger
-	if s.gone != nil || len(s.members) == 0 || s.groups.draining.Load() {
+	if s.gone != nil || len(s.members) == 0 || s.groups.draining.Load() || s.paused(now) {
 		return
 	}
 	s.lendAlone(now)
@@ -231,6 +267,11 @@ func (s *session) lend(now time.Time) {
 		s.hungry.Broadcast()
 	}
 	s.wakeWriter()
+}
+
+// paused reports whether nothing is to be leased. The caller holds mu.
+func (s *session) paused(now time.Time) bool {
+	return s.record.GetGroup().GetPaused() || now.Before(s.pausedUntil)
 }
 
 // roomiest returns the member that gets the next lease: the one with the fewest, of those the one that waited longest; nil if none
@@ -268,8 +309,8 @@ func (s *session) lendAlone(now time.Time) {
 		}
 	}
 	// One that let a lease end would let this one end too, and use up its attempts.
-	healthy := slices.ContainsFunc(s.members, func(m *Member) bool { return !m.lapsed && !m.leaving })
-	fit := func(m *Member) bool { return !m.leaving && (!m.lapsed || !healthy) }
+	healthy := slices.ContainsFunc(s.members, func(m *Member) bool { return !m.lapsed && !m.left })
+	fit := func(m *Member) bool { return !m.left && (!m.lapsed || !healthy) }
 	for _, m := range s.members {
 		if len(s.ledger.alone) > 0 && len(m.leases) == 0 && fit(m) {
 			it := s.ledger.alone[0]
@@ -360,8 +401,11 @@ func (g *Groups) localStatus(name string) (status *linksgatev1.GroupStatus, repl
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status.InFlight, status.Retrying = uint32(s.ledger.leases), uint32(s.ledger.waits+s.ledger.away)
-	status.MissedRecordBatches, status.Held, status.Stalled = s.ledger.missed, uint32(s.ledger.held), s.stalled
+	status.InFlight, status.Retrying = int32(s.ledger.leases), int32(s.ledger.waits+s.ledger.away)
+	status.MissedRecordBatches, status.Held, status.Blocked = int64(s.ledger.missed), int32(s.ledger.held), s.blocked
+	if s.pausedUntil.After(time.Now()) {
+		status.PausedUntil = timestamppb.New(s.pausedUntil)
+	}
 	for key := range s.ledger.batches {
 		if key.source == eventlog.SourceReplay {
 			replays++
@@ -369,8 +413,8 @@ func (g *Groups) localStatus(name string) (status *linksgatev1.GroupStatus, repl
 	}
 	for _, m := range s.members {
 		status.Members = append(status.Members, &linksgatev1.GroupMember{
-			ClientId: m.clientID, JoinedAt: timestamppb.New(m.joined),
-			InFlight: uint32(len(m.leases)), MaxInFlight: uint32(m.most),
+			ClientName: m.clientName, JoinedAt: timestamppb.New(m.joined),
+			InFlight: int32(len(m.leases)), MaxInFlight: int32(m.most),
 		})
 	}
 	return status, replays

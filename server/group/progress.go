@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // What a group knows of a record batch beyond "not settled yet" lives in the memory of the gateway that has it in hand. It is
@@ -21,7 +21,7 @@ import (
 // be the gateway has stored before it lent it, for whole record batches: see eventlog.GroupReader.Reach.
 
 // progressOf returns what is stored of one notification of a batch; nil if nothing is.
-func progressOf(progress *linksgatev1.BatchProgress, index int) *linksgatev1.NotificationProgress {
+func progressOf(progress *storagev1.BatchProgress, index int) *storagev1.NotificationProgress {
 	all := progress.GetNotifications()
 	at, found := findProgress(all, index)
 	if !found {
@@ -30,14 +30,14 @@ func progressOf(progress *linksgatev1.BatchProgress, index int) *linksgatev1.Not
 	return all[at]
 }
 
-func findProgress(all []*linksgatev1.NotificationProgress, index int) (int, bool) {
-	return slices.BinarySearchFunc(all, index, func(p *linksgatev1.NotificationProgress, index int) int {
+func findProgress(all []*storagev1.NotificationProgress, index int) (int, bool) {
+	return slices.BinarySearchFunc(all, index, func(p *storagev1.NotificationProgress, index int) int {
 		return cmp.Compare(int(p.GetIndex()), index)
 	})
 }
 
 // restore takes over what is stored of a notification. It reports whether it is out on a lease.
-func (it *item) restore(p *linksgatev1.NotificationProgress, now time.Time) (out bool) {
+func (it *item) restore(p *storagev1.NotificationProgress, now time.Time) (out bool) {
 	if p == nil {
 		return false
 	}
@@ -63,11 +63,11 @@ func (it *item) hold(until time.Time, out bool) {
 
 // snapshot returns what there is to store of a batch; nil if there is nothing. ahead counts the coming attempt of what waits to
 // be delivered again. Without it the session has ended, and a member that does not know of its lease will not be told any more.
-func (b *batch) snapshot(ahead bool) *linksgatev1.BatchProgress {
-	progress := new(linksgatev1.BatchProgress)
+func (b *batch) snapshot(ahead bool) *storagev1.BatchProgress {
+	progress := new(storagev1.BatchProgress)
 	for i := range b.items {
 		it := &b.items[i]
-		p := &linksgatev1.NotificationProgress{Index: uint32(it.record.Position.Index)}
+		p := &storagev1.NotificationProgress{Index: uint32(it.record.Position.Index)}
 		attempts, out := it.attempts, it.state == stateLeased
 		switch {
 		case out && it.held && it.lease == 0: // nothing is known that was not before

@@ -4,7 +4,8 @@ import (
 	"errors"
 	"time"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"github.com/linksgate/linksgate/server/eventlog"
 )
 
@@ -165,7 +166,7 @@ func (s *session) admit(claims []*eventlog.Claim) {
 func (s *session) admitOne(claim *eventlog.Claim) {
 	s.admitting.Lock()
 	defer s.admitting.Unlock()
-	var progress *linksgatev1.BatchProgress
+	var progress *storagev1.BatchProgress
 	var revision uint64
 	for claim.Again {
 		var err error

@@ -8,7 +8,8 @@ import (
 	"sync"
 	"time"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"github.com/linksgate/linksgate/server/eventlog"
 )
 
@@ -30,8 +31,8 @@ const (
 	retryPause = time.Second
 	// handBackTime bounds handing back, which takes a write for each batch in hand of which something is known.
 	handBackTime = 20 * time.Second
-	// standstill is how long nothing can be lent before that is told.
-	standstill = 10 * time.Second
+	// blockedTime is how long nothing can be leased before that is reported.
+	blockedTime = 10 * time.Second
 )
 
 // session is the work on one group on this gateway.
@@ -58,22 +59,23 @@ type session struct {
 	// it comes in hand, or what is stored is changed.
 	admitting sync.Mutex
 
-	mu        sync.Mutex
-	record    *linksgatev1.GroupRecord // mu; replaced, never changed
-	revision  uint64                   // mu; of record
-	filter    *eventlog.Filter         // mu
-	ledger    *ledger                  // mu
-	members   []*Member                // mu
-	grants    uint64                   // mu; counts, to take turns
-	recent    recent[uint64]           // mu; leases that were acknowledged
-	seen      [2]uint64                // mu; by source: the newest batch that came in hand
-	lastUsed  time.Time                // mu
-	wakeAt    time.Time                // mu; when the clock wakes by itself
-	reserveAt time.Time                // mu; when another member is to be emptied; zero if none is
-	still     time.Time                // mu; since when nothing can be lent, because too much waits; zero if something can
-	stalled   bool                     // mu; for so long that it was told
-	gone      error                    // mu; why the session ended, once it has
-	hungry    *sync.Cond               // on mu; there may be room to read more
+	mu          sync.Mutex
+	record      *storagev1.GroupRecord // mu; replaced, never changed
+	revision    uint64                 // mu; of record
+	filter      *eventlog.Filter       // mu
+	ledger      *ledger                // mu
+	members     []*Member              // mu
+	grants      uint64                 // mu; counts, to take turns
+	recent      recent[uint64]         // mu; leases that were acknowledged
+	seen        [2]uint64              // mu; by source: the newest batch that came in hand
+	lastUsed    time.Time              // mu
+	wakeAt      time.Time              // mu; when the clock wakes by itself
+	reserveAt   time.Time              // mu; when another member is to be emptied; zero if none is
+	pausedUntil time.Time              // mu; nothing is leased until then, because a member said so; zero if none did
+	still       time.Time              // mu; since when nothing can be lent, because too much waits; zero if something can
+	blocked     bool                   // mu; for so long that it was told
+	gone        error                  // mu; why the session ended, once it has
+	hungry      *sync.Cond             // on mu; there may be room to read more
 
 	tick  chan struct{} // buffered; wakes the clock
 	write chan struct{} // buffered; wakes the writer
@@ -112,7 +114,7 @@ func (s *session) attach() error {
 	if s.reader, err = s.groups.store.Attach(s.ctx, record); err != nil {
 		return err
 	}
-	s.incarnation, s.signer = incarnation(record.GetIncarnation()), newSigner(record.GetTokenKey())
+	s.incarnation, s.signer = incarnation(record.GetGeneration()), newSigner(record.GetTokenKey())
 	s.earlier = s.reader.Outstanding()
 	s.seen = s.earlier.Read
 	s.ledger = newLedger(rulesOf(record.GetGroup()))
@@ -133,7 +135,7 @@ func (s *session) refresh() {
 	case s.ctx.Err() != nil:
 	case err != nil:
 		s.groups.logger.Warn("a change of a group could not be read", "group", s.name, "error", err)
-	case incarnation(record.GetIncarnation()) != s.incarnation:
+	case incarnation(record.GetGeneration()) != s.incarnation:
 		s.endSoon(ErrMoved)
 	default:
 		// What was lent so far is bounded by the lease duration of before.
@@ -150,6 +152,7 @@ func (s *session) refresh() {
 		}
 		s.record, s.revision = record, revision
 		s.filter, s.ledger.rules = eventlog.FilterOf(record.GetGroup().GetFilter()), rulesOf(record.GetGroup())
+		s.lend(time.Now())
 	}
 }
 
@@ -278,6 +281,9 @@ func (s *session) advance(now time.Time) time.Time {
 	if !s.reserveAt.IsZero() && (next.IsZero() || s.reserveAt.Before(next)) {
 		next = s.reserveAt
 	}
+	if s.pausedUntil.After(now) && (next.IsZero() || s.pausedUntil.Before(next)) {
+		next = s.pausedUntil
+	}
 	if next.IsZero() {
 		next = now.Add(time.Hour)
 	}
@@ -304,32 +310,32 @@ func (s *session) look() (idle bool) {
 		s.gone = errIdle
 	}
 	s.ledger.dust(time.Now())
-	s.noteStandstill(time.Now())
+	s.noteBlocked(time.Now())
 	if s.ledger.crowded() {
 		signal(s.write)
 	}
 	return idle
 }
 
-// noteStandstill tells when nothing goes on because of what waits, although members have room. The caller holds mu.
-func (s *session) noteStandstill(now time.Time) {
+// noteBlocked tells when nothing goes on because of what waits, although members have room. The caller holds mu.
+func (s *session) noteBlocked(now time.Time) {
 	g := s.ledger
-	if !g.standsStill() || !slices.ContainsFunc(s.members, func(m *Member) bool { return m.room() > 0 }) {
-		if s.stalled {
-			s.groups.logger.Info("a group goes on again", "group", s.name, "after", now.Sub(s.still))
+	if !g.standsStill() || s.paused(now) || !slices.ContainsFunc(s.members, func(m *Member) bool { return m.room() > 0 }) {
+		if s.blocked {
+			s.groups.logger.Info("group unblocked", "group", s.name, "after", now.Sub(s.still))
 		}
-		s.still, s.stalled = time.Time{}, false
+		s.still, s.blocked = time.Time{}, false
 		return
 	}
 	if s.still.IsZero() {
 		s.still = now
 	}
-	if s.stalled || now.Sub(s.still) < standstill {
+	if s.blocked || now.Sub(s.still) < blockedTime {
 		return
 	}
-	s.stalled = true
+	s.blocked = true
 	waiting := g.items - g.leases - g.held - len(g.delayed.items)
-	s.groups.logger.Warn("a group stands still: as much as may be is in hand and waits, and until some of it is settled nothing more is read",
+	s.groups.logger.Warn("group blocked",
 		"group", s.name, "batches", len(g.batches), "bytes", g.bytes, "notifications", g.items,
 		"in_flight", g.leases, "for_another_attempt", len(g.delayed.items), "perhaps_out_since_before_the_start", g.held,
 		"behind_others", waiting)
@@ -351,7 +357,7 @@ func (s *session) isEnding() bool {
 	return errors.Is(s.gone, errIdle) || errors.Is(s.gone, ErrTaken)
 }
 
-func (s *session) currentRecord() *linksgatev1.GroupRecord {
+func (s *session) currentRecord() *storagev1.GroupRecord {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.record

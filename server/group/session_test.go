@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -39,8 +41,8 @@ func newBenchOn(t *testing.T, settings *linksgatev1.Group, options eventlog.Opti
 	groups := New(log, slog.New(slog.DiscardHandler))
 	t.Cleanup(groups.Close)
 	complete := &linksgatev1.Group{
-		Name: benched, MaxAttempts: 10, LeaseDuration: durationpb.New(30 * time.Second), Ordering: linksgatev1.Ordering_ORDERING_NONE,
-		BackOff: &linksgatev1.BackOff{Initial: durationpb.New(0), Maximum: durationpb.New(time.Minute)},
+		Name: benched, MaxAttempts: 10, LeaseDuration: durationpb.New(30 * time.Second), Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_NONE,
+		BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(0), Maximum: durationpb.New(time.Minute)},
 	}
 	proto.Merge(complete, settings)
 	info, err := log.Info(t.Context())
@@ -58,7 +60,7 @@ func (b *bench) append(accounts ...string) {
 	b.t.Helper()
 	for n, account := range accounts {
 		if _, err := b.log.Append(b.t.Context(), &linksgatev1.Notification{
-			Account: account, Kind: linksgatev1.Kind_KIND_SMS_RECEIVED, Raw: &linksgatev1.Notification_Body{Body: fmt.Sprint(n)},
+			Account: account, Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, Raw: &linksgatev1.Notification_Body{Body: fmt.Sprint(n)},
 		}); err != nil {
 			b.t.Error(err)
 		}
@@ -92,7 +94,7 @@ func (b *bench) eventually(what string, happened func() bool) {
 // settled waits until everything is.
 func (b *bench) settled() {
 	b.t.Helper()
-	b.eventually("everything is settled", func() bool { return b.status().GetOldestUnacknowledged() == nil })
+	b.eventually("everything is settled", func() bool { return b.status().GetOldestUnsettled() == nil })
 }
 
 func (b *bench) join(most int) *Member {
@@ -128,27 +130,27 @@ const (
 func (b *bench) acknowledge(want linksgatev1.LeaseOutcome, leases ...Lease) {
 	b.t.Helper()
 	for _, l := range leases {
-		results, err := b.groups.Acknowledge(b.t.Context(), &linksgatev1.AcknowledgeRequest{Group: benched, LeaseTokens: []string{l.Token}})
+		results, err := b.groups.Acknowledge(b.t.Context(), &linksgatev1.AcknowledgeRequest{GroupName: benched, LeaseTokens: []string{l.Token}})
 		if err != nil || results[0].GetOutcome() != want {
 			b.t.Errorf("acknowledging attempt %d at %d: %v %v, want %v", l.Attempt, l.Record.Position.Sequence(), results, err, want)
 		}
 	}
 }
 
-func (b *bench) reject(want linksgatev1.LeaseOutcome, rejection *linksgatev1.Rejection) {
+func (b *bench) reject(want linksgatev1.LeaseOutcome, rejection *linksgatev1.LeaseRejection) {
 	b.t.Helper()
-	results, err := b.groups.Reject(b.t.Context(), &linksgatev1.RejectRequest{Group: benched, Rejections: []*linksgatev1.Rejection{rejection}})
+	results, err := b.groups.Reject(b.t.Context(), &linksgatev1.RejectRequest{GroupName: benched, Rejections: []*linksgatev1.LeaseRejection{rejection}})
 	if err != nil || results[0].GetOutcome() != want {
 		b.t.Errorf("%v: %v %v, want %v", rejection.GetAction(), results, err, want)
 	}
 }
 
-func park(l Lease) *linksgatev1.Rejection {
-	return &linksgatev1.Rejection{LeaseToken: l.Token, Action: &linksgatev1.Rejection_Park{Park: true}}
+func park(l Lease) *linksgatev1.LeaseRejection {
+	return &linksgatev1.LeaseRejection{LeaseToken: l.Token, Action: &linksgatev1.LeaseRejection_Park{Park: true}}
 }
 
-func release(l Lease) *linksgatev1.Rejection {
-	return &linksgatev1.Rejection{LeaseToken: l.Token, Action: &linksgatev1.Rejection_Release{Release: true}}
+func release(l Lease) *linksgatev1.LeaseRejection {
+	return &linksgatev1.LeaseRejection{LeaseToken: l.Token, Action: &linksgatev1.LeaseRejection_Release{Release: true}}
 }
 
 func (b *bench) status() *linksgatev1.GroupStatus {
@@ -185,6 +187,9 @@ func TestAReleasedLeaseIsOver(t *testing.T) {
 	b.append("acme")
 	first := b.join(1)
 	held := b.take(first, 1)[0]
+	if err := b.groups.Leave(t.Context(), benched, first.ID()); err != nil {
+		t.Fatal(err)
+	}
 	b.reject(leaseOK, release(held))
 	b.reject(leaseOK, release(held))
 	b.acknowledge(leaseStale, held)
@@ -200,34 +205,66 @@ func TestAReleasedLeaseIsOver(t *testing.T) {
 	b.acknowledge(leaseOK, again)
 }
 
-// A member that says with its last lease that it is leaving is lent nothing more, so that nothing comes again late because of it.
+// A member that leaves gets nothing more, keeps what it has, and what it was leased and did not take goes to others at once.
 func TestALeavingMemberGetsNothingMore(t *testing.T) {
-	for name, last := range map[string]func(*bench, string) ([]*linksgatev1.LeaseResult, error){
-		"acknowledged": func(b *bench, token string) ([]*linksgatev1.LeaseResult, error) {
-			return b.groups.Acknowledge(b.t.Context(),
-				&linksgatev1.AcknowledgeRequest{Group: benched, LeaseTokens: []string{token}, Leaving: true})
-		},
-		"rejected": func(b *bench, token string) ([]*linksgatev1.LeaseResult, error) {
-			return b.groups.Reject(b.t.Context(), &linksgatev1.RejectRequest{Group: benched, Leaving: true,
-				Rejections: []*linksgatev1.Rejection{{LeaseToken: token, Action: &linksgatev1.Rejection_Park{Park: true}}}})
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, nil)
-			b.append("acme", "acme")
-			first := b.join(1)
-			results, err := last(b, b.take(first, 1)[0].Token)
-			if err != nil || results[0].GetOutcome() != leaseOK {
-				t.Fatalf("%v %v", results, err)
-			}
-			if status := b.status(); status.GetInFlight() != 0 {
-				t.Errorf("status: %v", status)
-			}
-			if again := b.take(b.join(1), 1)[0]; again.Attempt != 1 {
-				t.Errorf("attempt %d, want 1", again.Attempt)
-			}
-		})
+	b := newBench(t, nil)
+	b.append("acme", "acme", "acme")
+	first := b.join(2)
+	taken, err := first.Next(t.Context(), 1) // one, as no more fits
+	if err != nil || len(taken) != 1 {
+		t.Fatalf("it got %d leases and %v", len(taken), err)
 	}
+	held := taken[0]
+	if err := b.groups.Leave(t.Context(), benched, first.ID()); err != nil {
+		t.Fatal(err)
+	}
+	b.reject(leaseOK, &linksgatev1.LeaseRejection{LeaseToken: held.Token, Action: &linksgatev1.LeaseRejection_Release{Release: true}})
+	if leases, err := first.Next(t.Context(), 1<<20); !errors.Is(err, ErrLeft) {
+		t.Errorf("it got %d leases and %v", len(leases), err)
+	}
+	first.Leave(true)
+	for _, again := range b.take(b.join(3), 3) {
+		if again.Attempt != 1 {
+			t.Errorf("attempt %d, want 1", again.Attempt)
+		}
+	}
+	if err := b.groups.Leave(t.Context(), benched, first.ID()); err != nil {
+		t.Errorf("leaving again: %v", err)
+	}
+}
+
+// A group whose member says that everything is down leases nothing to anyone for the time that it named, and counts no attempt. So does
+// one that is paused, until it is resumed.
+func TestAPausedGroupLeasesNothing(t *testing.T) {
+	b := newBench(t, nil)
+	b.append("acme", "acme")
+	m := b.join(1)
+	held := b.take(m, 1)[0]
+	began := time.Now()
+	const down = 500 * time.Millisecond
+	b.reject(leaseOK, &linksgatev1.LeaseRejection{LeaseToken: held.Token, Action: &linksgatev1.LeaseRejection_PauseGroup{PauseGroup: durationpb.New(down)}})
+	if status := b.status(); status.GetInFlight() != 0 || status.GetPausedUntil() == nil {
+		t.Errorf("status: %v", status)
+	}
+	again := b.take(m, 1)[0]
+	if waited := time.Since(began); waited < down || again.Attempt != 1 || again.Record.Position != held.Record.Position {
+		t.Errorf("leased %v after %v, attempt %d", again.Record.Position, waited, again.Attempt)
+	}
+	pause := func(paused bool) {
+		if _, err := b.groups.Update(t.Context(), benched, func(g *linksgatev1.Group) error { g.Paused = paused; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pause(true)
+	b.acknowledge(leaseOK, again)
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if leases, err := m.Next(soon, 1<<20); len(leases) > 0 || err != nil {
+		t.Errorf("a paused group leased %d: %v", len(leases), err)
+	}
+	pause(false)
+	b.acknowledge(leaseOK, b.take(m, 1)...)
+	b.settled()
 }
 
 // A rejected lease stays over when the notification was leased again, to a member that never knew.
@@ -236,7 +273,7 @@ func TestARejectedLeaseStaysOver(t *testing.T) {
 	b.append("acme")
 	first := b.join(1)
 	held := b.take(first, 1)[0]
-	b.reject(leaseOK, &linksgatev1.Rejection{LeaseToken: held.Token})
+	b.reject(leaseOK, &linksgatev1.LeaseRejection{LeaseToken: held.Token})
 	b.eventually("it is leased again", func() bool { return b.status().GetInFlight() == 1 })
 	first.Leave(false)
 	b.acknowledge(leaseStale, held)
@@ -254,12 +291,12 @@ func TestAChangedFilterHoldsForWhatIsInHand(t *testing.T) {
 		return m.session.ledger.items == 5
 	})
 	if _, err := b.groups.Update(t.Context(), benched, func(g *linksgatev1.Group) error {
-		g.Filter = &linksgatev1.Filter{Accounts: []string{"other"}}
+		g.Filter = &linksgatev1.NotificationFilter{Accounts: []string{"other"}}
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	b.reject(leaseOK, &linksgatev1.Rejection{LeaseToken: held[0].Token})
+	b.reject(leaseOK, &linksgatev1.LeaseRejection{LeaseToken: held[0].Token})
 	for range 2 {
 		next := b.take(m, 1)
 		n, err := next[0].Record.Notification()
@@ -279,7 +316,7 @@ func TestIdlenessForgetsNothing(t *testing.T) {
 	m := b.join(6)
 	held := b.take(m, 6)
 	// That stores what is known now.
-	b.reject(leaseOK, &linksgatev1.Rejection{LeaseToken: held[0].Token, Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)}})
+	b.reject(leaseOK, &linksgatev1.LeaseRejection{LeaseToken: held[0].Token, Action: &linksgatev1.LeaseRejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)}})
 	b.eventually("it is stored", func() bool {
 		m.session.mu.Lock()
 		defer m.session.mu.Unlock()
@@ -435,14 +472,14 @@ func TestAGroupGoesPastWhatWaits(t *testing.T) {
 	var last Lease
 	for done := 0; done < count; {
 		leases := b.take(m, 1)
-		rejections := make([]*linksgatev1.Rejection, len(leases))
+		rejections := make([]*linksgatev1.LeaseRejection, len(leases))
 		for i, l := range leases {
-			rejections[i] = &linksgatev1.Rejection{
-				LeaseToken: l.Token, Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)},
+			rejections[i] = &linksgatev1.LeaseRejection{
+				LeaseToken: l.Token, Action: &linksgatev1.LeaseRejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)},
 			}
 			last = l
 		}
-		if _, err := b.groups.Reject(t.Context(), &linksgatev1.RejectRequest{Group: benched, Rejections: rejections}); err != nil {
+		if _, err := b.groups.Reject(t.Context(), &linksgatev1.RejectRequest{GroupName: benched, Rejections: rejections}); err != nil {
 			t.Fatal(err)
 		}
 		done += len(leases)
@@ -452,7 +489,7 @@ func TestAGroupGoesPastWhatWaits(t *testing.T) {
 		defer m.session.mu.Unlock()
 		return !m.session.ledger.crowded()
 	})
-	if status := b.status(); status.GetRetrying() != count || status.GetInFlight() != 0 || status.GetStalled() {
+	if status := b.status(); status.GetRetrying() != count || status.GetInFlight() != 0 || status.GetBlocked() {
 		t.Errorf("status: %v", status)
 	}
 	// What is on the shelf can not be acknowledged, for it was rejected, and is not taken for settled.
@@ -468,7 +505,7 @@ func TestAGroupGoesPastWhatWaits(t *testing.T) {
 
 // That nothing goes on because too much waits is told, once it has lasted.
 func TestAStandstillIsTold(t *testing.T) {
-	b := newBench(t, &linksgatev1.Group{Ordering: linksgatev1.Ordering_ORDERING_BY_SIM})
+	b := newBench(t, &linksgatev1.Group{Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM})
 	b.append("acme")
 	m := b.join(2)
 	b.take(m, 1)
@@ -477,19 +514,19 @@ func TestAStandstillIsTold(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.ledger.bounds.items = most
-		s.noteStandstill(time.Now().Add(after))
+		s.noteBlocked(time.Now().Add(after))
 	}
 	stalled := func(want bool) {
 		t.Helper()
-		if status := b.status(); status.GetStalled() != want || (b.groups.Stalled() == 1) != want {
-			t.Errorf("stalled is %v of the group and %d of all, want %v", status.GetStalled(), b.groups.Stalled(), want)
+		if status := b.status(); status.GetBlocked() != want || (b.groups.Blocked() == 1) != want {
+			t.Errorf("stalled is %v of the group and %d of all, want %v", status.GetBlocked(), b.groups.Blocked(), want)
 		}
 	}
 	note(1, 0)
 	stalled(false)
-	note(1, standstill)
+	note(1, blockedTime)
 	stalled(true)
-	note(2, standstill)
+	note(2, blockedTime)
 	stalled(false)
 }
 
@@ -557,14 +594,14 @@ func TestWhatIsSettledElsewhereStaysSettled(t *testing.T) {
 	settled, rejected := held[0], held[1]
 	l, _ := m.session.signer.parse(settled.Token)
 	record := m.session.currentRecord()
-	if _, err := b.groups.store.PutProgress(t.Context(), record, l.source, l.stream, &linksgatev1.BatchProgress{
-		Notifications: []*linksgatev1.NotificationProgress{{Index: uint32(settled.Record.Position.Index), Settled: true, LeaseNumber: l.number}},
+	if _, err := b.groups.store.PutProgress(t.Context(), record, l.source, l.stream, &storagev1.BatchProgress{
+		Notifications: []*storagev1.NotificationProgress{{Index: uint32(settled.Record.Position.Index), Settled: true, LeaseNumber: l.number}},
 	}, 0); err != nil {
 		t.Fatal(err)
 	}
 	before := b.status().GetInFlight()
-	b.reject(leaseOK, &linksgatev1.Rejection{
-		LeaseToken: rejected.Token, Action: &linksgatev1.Rejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)},
+	b.reject(leaseOK, &linksgatev1.LeaseRejection{
+		LeaseToken: rejected.Token, Action: &linksgatev1.LeaseRejection_RetryAfter{RetryAfter: durationpb.New(time.Hour)},
 	})
 	b.eventually("what is settled is out no longer", func() bool { return b.status().GetInFlight() == before-2 })
 	b.eventually("both are stored", func() bool {

@@ -15,14 +15,14 @@ import (
 
 // action is what one token of a request asks for.
 type action struct {
-	kind    actionKind
-	token   string
-	leaving bool          // the member is, and gets nothing more
-	delay   time.Duration // of actionReject; backOffRule: the group's
-	park    bool          // of actionReject
-	giveUp  bool          // of actionReject: it was not begun
-	reason  string        // of actionReject
-	extend  time.Duration // of actionExtend; 0: the lease duration
+	kind   actionKind
+	token  string
+	delay  time.Duration // of actionReject; backOffRule: the group's
+	park   bool          // of actionReject
+	giveUp bool          // of actionReject: it does not count as an attempt
+	pause  time.Duration // of actionReject, with giveUp: nothing is leased for this time
+	reason string        // of actionReject
+	extend time.Duration // of actionExtend; 0: the lease duration
 }
 
 type actionKind uint8
@@ -38,24 +38,24 @@ const maxReason = 1000
 
 // Acknowledge settles leases. The results are those of the tokens, in their order. Errors: eventlog.ErrNoGroup, ErrUnavailable.
 func (g *Groups) Acknowledge(ctx context.Context, request *linksgatev1.AcknowledgeRequest) ([]*linksgatev1.LeaseResult, error) {
-	return g.settle(ctx, request.GetGroup(), acknowledgements(request))
+	return g.settle(ctx, request.GetGroupName(), acknowledgements(request))
 }
 
 // Reject ends leases whose notifications could not be handled. What is to be parked is when it returns. Errors: as for
 // Acknowledge.
 func (g *Groups) Reject(ctx context.Context, request *linksgatev1.RejectRequest) ([]*linksgatev1.LeaseResult, error) {
-	return g.settle(ctx, request.GetGroup(), rejections(request))
+	return g.settle(ctx, request.GetGroupName(), rejections(request))
 }
 
-// ExtendLease lets leases last longer. Errors: as for Acknowledge.
-func (g *Groups) ExtendLease(ctx context.Context, request *linksgatev1.ExtendLeaseRequest) ([]*linksgatev1.LeaseResult, error) {
-	return g.settle(ctx, request.GetGroup(), extensions(request))
+// ExtendLeases lets leases last longer. Errors: as for Acknowledge.
+func (g *Groups) ExtendLeases(ctx context.Context, request *linksgatev1.ExtendLeasesRequest) ([]*linksgatev1.LeaseResult, error) {
+	return g.settle(ctx, request.GetGroupName(), extensions(request))
 }
 
 func acknowledgements(request *linksgatev1.AcknowledgeRequest) []action {
 	actions := make([]action, len(request.GetLeaseTokens()))
 	for i, token := range request.GetLeaseTokens() {
-		actions[i] = action{kind: actionAcknowledge, token: token, leaving: request.GetLeaving()}
+		actions[i] = action{kind: actionAcknowledge, token: token}
 	}
 	return actions
 }
@@ -68,8 +68,8 @@ func rejections(request *linksgatev1.RejectRequest) []action {
 			reason = strings.ToValidUTF8(reason[:maxReason], "")
 		}
 		actions[i] = action{
-			kind: actionReject, token: r.GetLeaseToken(), leaving: request.GetLeaving(),
-			park: r.GetPark(), giveUp: r.GetRelease(), reason: reason, delay: backOffRule,
+			kind: actionReject, token: r.GetLeaseToken(), park: r.GetPark(),
+			giveUp: r.GetRelease() || r.GetPauseGroup() != nil, pause: r.GetPauseGroup().AsDuration(), reason: reason, delay: backOffRule,
 		}
 		if r.GetRetryAfter() != nil {
 			actions[i].delay = r.GetRetryAfter().AsDuration()
@@ -78,7 +78,7 @@ func rejections(request *linksgatev1.RejectRequest) []action {
 	return actions
 }
 
-func extensions(request *linksgatev1.ExtendLeaseRequest) []action {
+func extensions(request *linksgatev1.ExtendLeasesRequest) []action {
 	actions := make([]action, len(request.GetLeaseTokens()))
 	for i, token := range request.GetLeaseTokens() {
 		actions[i] = action{kind: actionExtend, token: token, extend: request.GetDuration().AsDuration()}
@@ -202,7 +202,7 @@ func (it *item) parkedSoon() chan struct{} {
 func (s *session) settleInHand(it *item, l lease, a action, now time.Time) *linksgatev1.LeaseResult {
 	own := it.lease == l.number
 	until := l.until
-	if own {
+	if own || it.held {
 		until = it.until // it may have been extended
 	}
 	switch {
@@ -226,7 +226,6 @@ func (s *session) settleInHand(it *item, l lease, a action, now time.Time) *link
 	s.ledger.note(it, l)
 	if it.member != nil {
 		it.member.lapsed = false
-		it.member.leaving = it.member.leaving || a.leaving || a.giveUp
 	}
 	switch a.kind {
 	case actionAcknowledge:
@@ -238,6 +237,7 @@ func (s *session) settleInHand(it *item, l lease, a action, now time.Time) *link
 		if a.giveUp {
 			s.release(it)
 			s.ledger.takeBack(it, now)
+			s.pauseFor(a.pause, now)
 			break
 		}
 		reason := linksgatev1.ParkReason_PARK_REASON_REJECTED
@@ -248,16 +248,22 @@ func (s *session) settleInHand(it *item, l lease, a action, now time.Time) *link
 		s.ledger.fail(it, reason, a.reason, a.delay, now)
 		s.groups.stats.Rejected.Add(1)
 	case actionExtend:
-		return s.extend(it, l, a, now)
+		return s.extend(it, a, now)
 	}
 	return ok()
 }
 
-func (s *session) extend(it *item, l lease, a action, now time.Time) *linksgatev1.LeaseResult {
+func (s *session) extend(it *item, a action, now time.Time) *linksgatev1.LeaseResult {
 	s.ledger.extend(it, now.Add(s.ledger.rules.extension(a.extend)))
-	l.until = it.until
-	return &linksgatev1.LeaseResult{
-		Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK, LeaseToken: s.signer.token(l), ExpiresAt: timestamppb.New(it.until),
+	return &linksgatev1.LeaseResult{Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK, ExpiresAt: timestamppb.New(it.until)}
+}
+
+// pauseFor has nothing leased for a time. The caller holds mu.
+func (s *session) pauseFor(d time.Duration, now time.Time) {
+	if until := now.Add(d); d > 0 && until.After(s.pausedUntil) {
+		s.pausedUntil = until
+		s.wakeBy(until)
+		s.groups.logger.Warn("group paused", "group", s.name, "for", d)
 	}
 }
 

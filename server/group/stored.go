@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -39,9 +41,6 @@ func (s *session) settleOne(ctx context.Context, a action, l lease, current func
 	record, rules := s.record, s.ledger.rules
 	held := s.heldUntil(&eventlog.Claim{Source: l.source, Stream: l.stream}).After(now)
 	s.mu.Unlock()
-	if !l.until.After(now) {
-		return stale("the lease ended at " + l.until.UTC().Format(time.RFC3339Nano))
-	}
 	state, err := current()
 	if err != nil {
 		return unavailable()
@@ -55,7 +54,7 @@ func (s *session) settleOne(ctx context.Context, a action, l lease, current func
 			return unavailable()
 		}
 		if progress == nil {
-			progress = new(linksgatev1.BatchProgress)
+			progress = new(storagev1.BatchProgress)
 		}
 		result := s.change(ctx, progress, a, l, held, rules, now)
 		if result.GetOutcome() != linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK {
@@ -64,6 +63,9 @@ func (s *session) settleOne(ctx context.Context, a action, l lease, current func
 		_, err = s.groups.store.PutProgress(ctx, record, l.source, l.stream, progress, revision)
 		switch {
 		case err == nil:
+			s.mu.Lock()
+			s.pauseFor(a.pause, now)
+			s.mu.Unlock()
 			return result
 		case !errors.Is(err, eventlog.ErrGroupChanged):
 			return unavailable()
@@ -74,16 +76,22 @@ func (s *session) settleOne(ctx context.Context, a action, l lease, current func
 
 // change applies an action to what is stored, which may be older than the newest lease if the notification is held.
 func (s *session) change(
-	ctx context.Context, progress *linksgatev1.BatchProgress, a action, l lease, held bool, rules rules, now time.Time,
+	ctx context.Context, progress *storagev1.BatchProgress, a action, l lease, held bool, rules rules, now time.Time,
 ) *linksgatev1.LeaseResult {
 	position := eventlog.PositionOf(l.sequence)
 	at, found := findProgress(progress.GetNotifications(), position.Index)
 	if !found {
-		progress.Notifications = slices.Insert(progress.GetNotifications(), at, &linksgatev1.NotificationProgress{Index: uint32(position.Index)})
+		progress.Notifications = slices.Insert(progress.GetNotifications(), at, &storagev1.NotificationProgress{Index: uint32(position.Index)})
 	}
 	p := progress.GetNotifications()[at]
 	own := p.GetLeaseNumber() == l.number
+	until := l.until
+	if extended := asTime(p.GetLeasedUntil()); own && extended.After(until) {
+		until = extended
+	}
 	switch {
+	case !until.After(now) && !held:
+		return stale("the lease ended at " + until.UTC().Format(time.RFC3339Nano))
 	case p.GetSettled() && own && a.kind == actionAcknowledge:
 		return ok()
 	case p.GetSettled():
@@ -96,21 +104,19 @@ func (s *session) change(
 	switch {
 	case a.kind == actionExtend:
 		l.until = now.Add(rules.extension(a.extend))
-		progress.Notifications[at] = &linksgatev1.NotificationProgress{
+		progress.Notifications[at] = &storagev1.NotificationProgress{
 			Index: p.GetIndex(), Attempts: l.attempt, Suspect: p.GetSuspect(), LeaseNumber: l.number, LeasedUntil: timestamppb.New(l.until),
 		}
-		return &linksgatev1.LeaseResult{
-			Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK, LeaseToken: s.signer.token(l), ExpiresAt: timestamppb.New(l.until),
-		}
+		return &linksgatev1.LeaseResult{Outcome: linksgatev1.LeaseOutcome_LEASE_OUTCOME_OK, ExpiresAt: timestamppb.New(l.until)}
 	case a.kind == actionReject && a.giveUp:
-		progress.Notifications[at] = &linksgatev1.NotificationProgress{Index: p.GetIndex(), Attempts: l.attempt - 1, Suspect: p.GetSuspect()}
+		progress.Notifications[at] = &storagev1.NotificationProgress{Index: p.GetIndex(), Attempts: l.attempt - 1, Suspect: p.GetSuspect()}
 		return ok()
 	case a.kind == actionReject && !a.park && l.attempt < rules.maxAttempts:
 		delay := a.delay
 		if delay == backOffRule {
 			delay = rules.delay(l.attempt)
 		}
-		progress.Notifications[at] = &linksgatev1.NotificationProgress{
+		progress.Notifications[at] = &storagev1.NotificationProgress{
 			Index: p.GetIndex(), Attempts: l.attempt + 1, LeaseNumber: l.number, NotBefore: timestamppb.New(now.Add(delay)),
 		}
 		return ok()
@@ -130,10 +136,10 @@ func (s *session) change(
 			return unavailable()
 		}
 		s.groups.stats.Parked.Add(1)
-		progress.Notifications[at] = &linksgatev1.NotificationProgress{Index: p.GetIndex(), Settled: true}
+		progress.Notifications[at] = &storagev1.NotificationProgress{Index: p.GetIndex(), Settled: true}
 		return ok()
 	}
-	progress.Notifications[at] = &linksgatev1.NotificationProgress{Index: p.GetIndex(), Settled: true, LeaseNumber: l.number}
+	progress.Notifications[at] = &storagev1.NotificationProgress{Index: p.GetIndex(), Settled: true, LeaseNumber: l.number}
 	return ok()
 }
 

@@ -6,7 +6,8 @@ import (
 	"sync"
 	"time"
 
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
+
 	"github.com/linksgate/linksgate/server/eventlog"
 )
 
@@ -112,7 +113,7 @@ func (s *session) writeOut(ctx context.Context) bool {
 
 // storeProgress stores what is known of a batch before any of it is delivered again. If that fails, it is delivered all the same:
 // an attempt that is forgotten when the gateway dies is better than a notification that waits for a disk.
-func (s *session) storeProgress(ctx context.Context, record *linksgatev1.GroupRecord, b *batch) {
+func (s *session) storeProgress(ctx context.Context, record *storagev1.GroupRecord, b *batch) {
 	b.storing.Lock()
 	defer b.storing.Unlock()
 	if err := s.putProgress(ctx, record, b, true); err != nil && ctx.Err() == nil {
@@ -126,7 +127,7 @@ func (s *session) storeProgress(ctx context.Context, record *linksgatev1.GroupRe
 }
 
 // putProgress stores what is known of a batch, the coming attempts included or not. It returns nil only if that is durable.
-func (s *session) putProgress(ctx context.Context, record *linksgatev1.GroupRecord, b *batch, ahead bool) error {
+func (s *session) putProgress(ctx context.Context, record *storagev1.GroupRecord, b *batch, ahead bool) error {
 	var err error
 	for range 3 {
 		s.mu.Lock()
@@ -160,7 +161,7 @@ func (s *session) putProgress(ctx context.Context, record *linksgatev1.GroupReco
 
 // adopt takes over what another gateway has stored of a batch in hand: what was settled there was answered, and counts. The caller
 // holds mu.
-func (s *session) adopt(b *batch, theirs *linksgatev1.BatchProgress, now time.Time) {
+func (s *session) adopt(b *batch, theirs *storagev1.BatchProgress, now time.Time) {
 	for i := range b.items {
 		it := &b.items[i]
 		p := progressOf(theirs, it.record.Position.Index)

@@ -118,7 +118,7 @@ func deviceWarningItem(members []jsondoc.Member) *linksgatev1.DeviceWarningItem 
 
 // sentAt reads the header `x-lf-timestamp`. Two of them do not say which one
 // counts.
-func sentAt(headers []*linksgatev1.Header) *timestamppb.Timestamp {
+func sentAt(headers []*linksgatev1.RequestHeader) *timestamppb.Timestamp {
 	var sent *timestamppb.Timestamp
 	found := false
 	for _, h := range headers {

@@ -26,7 +26,7 @@ func FuzzFill(f *testing.F) {
 		`[1]`,
 	}
 	for _, body := range bodies {
-		for kind := range int32(len(linksgatev1.Kind_name) + 1) {
+		for kind := range int32(len(linksgatev1.NotificationKind_name) + 1) {
 			f.Add(kind, "1683524066000", []byte(body))
 		}
 	}
@@ -35,7 +35,7 @@ func FuzzFill(f *testing.F) {
 		if err != nil {
 			doc = nil
 		}
-		n := &linksgatev1.Notification{Kind: linksgatev1.Kind(kind), Headers: []*linksgatev1.Header{
+		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind(kind), Headers: []*linksgatev1.RequestHeader{
 			{Name: "x-lf-timestamp", Value: strings.ToValidUTF8(sent, "\ufffd")},
 		}}
 		payload.Fill(n, doc)

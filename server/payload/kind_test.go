@@ -30,12 +30,12 @@ func TestKindNames(t *testing.T) {
 }
 
 func TestUnknownKinds(t *testing.T) {
-	for _, kind := range []linksgatev1.Kind{0, -1, 99} {
+	for _, kind := range []linksgatev1.NotificationKind{0, -1, 99} {
 		if name := payload.KindName(kind); name != "" {
 			t.Errorf("KindName(%d) = %q", kind, name)
 		}
 	}
-	for _, name := range []string{"", "unspecified", "kind-cube", "KIND_CUBE", "Cube", "cube ", "sms_received"} {
+	for _, name := range []string{"", "unspecified", "kind-cube", "NOTIFICATION_KIND_CUBE", "Cube", "cube ", "sms_received"} {
 		if kind, ok := payload.KindByName(name); ok {
 			t.Errorf("KindByName(%q) = %v", name, kind)
 		}
@@ -55,7 +55,7 @@ func TestFillKnowsEveryKind(t *testing.T) {
 
 func TestKindsAreTheCallers(t *testing.T) {
 	clear(payload.Kinds())
-	if slices.Contains(payload.Kinds(), linksgatev1.Kind_KIND_UNSPECIFIED) {
+	if slices.Contains(payload.Kinds(), linksgatev1.NotificationKind_NOTIFICATION_KIND_UNSPECIFIED) {
 		t.Error("a caller can change Kinds")
 	}
 }

@@ -1,7 +1,7 @@
 // Package payload answers one question: what does this body say?
 //
 // Linksfield's bodies do not name the notification that they belong to: the URL
-// does, so a [linksgatev1.Kind] is known before a body is read. [Fill] gives a
+// does, so a [linksgatev1.NotificationKind] is known before a body is read. [Fill] gives a
 // notification the payload message of its kind. What Linksfield documents
 // becomes a typed field; every other member goes to the map `fields`, a string
 // as it is and anything else as its JSON text. For the kinds whose body
@@ -55,25 +55,25 @@ func Fill(n *linksgatev1.Notification, doc *jsondoc.Document) {
 
 func fillPayload(n *linksgatev1.Notification, body []jsondoc.Member) {
 	switch n.Kind {
-	case linksgatev1.Kind_KIND_DATA_USAGE_ALERT:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT:
 		n.Payload = &linksgatev1.Notification_DataUsageAlert{
 			DataUsageAlert: &linksgatev1.DataUsageAlert{Fields: allFields(body)}}
-	case linksgatev1.Kind_KIND_SMS_DELIVERY:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_DELIVERY:
 		n.Payload = &linksgatev1.Notification_SmsDeliveryReport{
 			SmsDeliveryReport: &linksgatev1.SmsDeliveryReport{Fields: allFields(body)}}
-	case linksgatev1.Kind_KIND_SMS_RECEIVED:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED:
 		n.Payload = &linksgatev1.Notification_SmsReceived{SmsReceived: smsReceived(body)}
-	case linksgatev1.Kind_KIND_PLAN_ORDER_STATUS:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS:
 		n.Payload = &linksgatev1.Notification_PlanOrderStatusChange{PlanOrderStatusChange: planOrderStatusChange(body)}
-	case linksgatev1.Kind_KIND_MALL_DEVICE_WARNING:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING:
 		n.Payload = &linksgatev1.Notification_DeviceWarning{DeviceWarning: deviceWarning(body)}
-	case linksgatev1.Kind_KIND_MALL_RECHARGE_SUCCESS:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS:
 		n.Payload = &linksgatev1.Notification_RechargeSuccess{
 			RechargeSuccess: &linksgatev1.RechargeSuccess{Fields: allFields(body)}}
-	case linksgatev1.Kind_KIND_CUBE:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE:
 		n.Payload = &linksgatev1.Notification_CubeEvent{
 			CubeEvent: &linksgatev1.CubeEvent{SentAt: sentAt(n.Headers), Fields: allFields(body)}}
-	case linksgatev1.Kind_KIND_MARKETPLACE_ALARM:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_MARKETPLACE_ALARM:
 		n.Payload = &linksgatev1.Notification_PlatformAlarm{
 			PlatformAlarm: &linksgatev1.PlatformAlarm{Fields: allFields(body)}}
 	default:
@@ -82,7 +82,7 @@ func fillPayload(n *linksgatev1.Notification, body []jsondoc.Member) {
 }
 
 func unrecognized(n *linksgatev1.Notification, reason string) {
-	n.Payload = &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.Unrecognized{Reason: reason}}
+	n.Payload = &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.UnrecognizedPayload{Reason: reason}}
 }
 
 // fillIndex sets what filters look at, which does not depend on how much of the

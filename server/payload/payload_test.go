@@ -74,7 +74,7 @@ func TestFillSmsReceived(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			check(t, linksgatev1.Kind_KIND_SMS_RECEIVED, tt.body, &linksgatev1.Notification{
+			check(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, tt.body, &linksgatev1.Notification{
 				Payload: &linksgatev1.Notification_SmsReceived{SmsReceived: tt.want},
 			}, tt.filled)
 		})
@@ -118,7 +118,7 @@ func TestFillPlanOrderStatusChange(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			check(t, linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, tt.body, &linksgatev1.Notification{
+			check(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS, tt.body, &linksgatev1.Notification{
 				Payload: &linksgatev1.Notification_PlanOrderStatusChange{PlanOrderStatusChange: tt.want},
 			}, tt.filled)
 		})
@@ -172,7 +172,7 @@ func TestFillDeviceWarning(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			check(t, linksgatev1.Kind_KIND_MALL_DEVICE_WARNING, tt.body, &linksgatev1.Notification{
+			check(t, linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING, tt.body, &linksgatev1.Notification{
 				Payload: &linksgatev1.Notification_DeviceWarning{DeviceWarning: tt.want},
 			}, tt.filled)
 		})
@@ -186,16 +186,16 @@ func TestFillUnpublishedBodies(t *testing.T) {
 		"sim_id": "89860220190123456789", "partner_code": "P1", "time": "1642385160000", "operation": "1000",
 		"usage": `{"mb":1.50}`, "ok": "true", "devices": `[{"deviceId":"1"}]`,
 	}
-	tests := map[linksgatev1.Kind]*linksgatev1.Notification{
-		linksgatev1.Kind_KIND_DATA_USAGE_ALERT: {Payload: &linksgatev1.Notification_DataUsageAlert{
+	tests := map[linksgatev1.NotificationKind]*linksgatev1.Notification{
+		linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT: {Payload: &linksgatev1.Notification_DataUsageAlert{
 			DataUsageAlert: &linksgatev1.DataUsageAlert{Fields: all}}},
-		linksgatev1.Kind_KIND_SMS_DELIVERY: {Payload: &linksgatev1.Notification_SmsDeliveryReport{
+		linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_DELIVERY: {Payload: &linksgatev1.Notification_SmsDeliveryReport{
 			SmsDeliveryReport: &linksgatev1.SmsDeliveryReport{Fields: all}}},
-		linksgatev1.Kind_KIND_MALL_RECHARGE_SUCCESS: {Payload: &linksgatev1.Notification_RechargeSuccess{
+		linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS: {Payload: &linksgatev1.Notification_RechargeSuccess{
 			RechargeSuccess: &linksgatev1.RechargeSuccess{Fields: all}}},
-		linksgatev1.Kind_KIND_CUBE: {Payload: &linksgatev1.Notification_CubeEvent{
+		linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE: {Payload: &linksgatev1.Notification_CubeEvent{
 			CubeEvent: &linksgatev1.CubeEvent{Fields: all}}},
-		linksgatev1.Kind_KIND_MARKETPLACE_ALARM: {Payload: &linksgatev1.Notification_PlatformAlarm{
+		linksgatev1.NotificationKind_NOTIFICATION_KIND_MARKETPLACE_ALARM: {Payload: &linksgatev1.Notification_PlatformAlarm{
 			PlatformAlarm: &linksgatev1.PlatformAlarm{Fields: all}}},
 	}
 	for kind, want := range tests {
@@ -209,18 +209,18 @@ func TestFillCubeSentAt(t *testing.T) {
 	const name = "x-lf-timestamp"
 	tests := []struct {
 		name    string
-		headers []*linksgatev1.Header
+		headers []*linksgatev1.RequestHeader
 		want    *timestamppb.Timestamp
 	}{
-		{"milliseconds", []*linksgatev1.Header{{Name: "x-lf-algo", Value: "1"}, {Name: name, Value: "1683524066000"}}, at("2023-05-08T05:34:26Z")},
-		{"none", []*linksgatev1.Header{nil, {Name: "x-lf-algo", Value: "1683524066000"}}, nil},
-		{"eleven digits", []*linksgatev1.Header{{Name: name, Value: "12345648444"}}, nil},
-		{"a date", []*linksgatev1.Header{{Name: name, Value: "2023-05-08T05:34:26Z"}}, nil},
-		{"two", []*linksgatev1.Header{{Name: name, Value: "1683524066000"}, {Name: name, Value: "1683524066001"}}, nil},
+		{"milliseconds", []*linksgatev1.RequestHeader{{Name: "x-lf-algo", Value: "1"}, {Name: name, Value: "1683524066000"}}, at("2023-05-08T05:34:26Z")},
+		{"none", []*linksgatev1.RequestHeader{nil, {Name: "x-lf-algo", Value: "1683524066000"}}, nil},
+		{"eleven digits", []*linksgatev1.RequestHeader{{Name: name, Value: "12345648444"}}, nil},
+		{"a date", []*linksgatev1.RequestHeader{{Name: name, Value: "2023-05-08T05:34:26Z"}}, nil},
+		{"two", []*linksgatev1.RequestHeader{{Name: name, Value: "1683524066000"}, {Name: name, Value: "1683524066001"}}, nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			n := &linksgatev1.Notification{Kind: linksgatev1.Kind_KIND_CUBE, Headers: tt.headers}
+			n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, Headers: tt.headers}
 			payload.Fill(n, mustParse(t, `{}`))
 			want := &linksgatev1.CubeEvent{SentAt: tt.want}
 			if diff := cmp.Diff(want, n.GetCubeEvent(), protocmp.Transform()); diff != "" {
@@ -266,7 +266,7 @@ func TestFillReadsTimesWithoutGuessing(t *testing.T) {
 		{"", nil},
 	}
 	for _, tt := range tests {
-		n := &linksgatev1.Notification{Kind: linksgatev1.Kind_KIND_SMS_RECEIVED}
+		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED}
 		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"received_at":%q}`, tt.text)))
 		want := &linksgatev1.SmsReceived{ReceivedAt: tt.want, ReceivedAtText: tt.text}
 		if diff := cmp.Diff(want, n.GetSmsReceived(), protocmp.Transform()); diff != "" {
@@ -278,14 +278,14 @@ func TestFillReadsTimesWithoutGuessing(t *testing.T) {
 // Every documented code has a value, under the number that is the code.
 func TestFillCodes(t *testing.T) {
 	for code, name := range linksgatev1.PlanOrderStatus_name {
-		n := &linksgatev1.Notification{Kind: linksgatev1.Kind_KIND_PLAN_ORDER_STATUS}
+		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS}
 		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"operation":"%d"}`, code)))
 		if got := n.GetPlanOrderStatusChange().GetStatus().String(); got != name {
 			t.Errorf("operation %d is %s, want %s", code, got, name)
 		}
 	}
 	for code, name := range linksgatev1.DeviceWarningCode_name {
-		n := &linksgatev1.Notification{Kind: linksgatev1.Kind_KIND_MALL_DEVICE_WARNING}
+		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING}
 		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"devices":[{"warningCode":"%d"}]}`, code)))
 		if got := n.GetDeviceWarning().GetDevices()[0].GetWarning().String(); got != name {
 			t.Errorf("warningCode %d is %s, want %s", code, got, name)
@@ -294,10 +294,10 @@ func TestFillCodes(t *testing.T) {
 }
 
 func TestFillUnrecognized(t *testing.T) {
-	const sms = linksgatev1.Kind_KIND_SMS_RECEIVED
+	const sms = linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED
 	tests := []struct {
 		name   string
-		kind   linksgatev1.Kind
+		kind   linksgatev1.NotificationKind
 		body   string // "" is a body that is not JSON
 		reason string
 		filled filled
@@ -315,7 +315,7 @@ func TestFillUnrecognized(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			check(t, tt.kind, tt.body, &linksgatev1.Notification{
-				Payload: &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.Unrecognized{Reason: tt.reason}},
+				Payload: &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.UnrecognizedPayload{Reason: tt.reason}},
 			}, tt.filled)
 		})
 	}
@@ -329,7 +329,7 @@ func TestFillManySIMs(t *testing.T) {
 		fmt.Fprintf(&body, `,{"deviceId":%d},{"deviceId":"%d"}`, i, i)
 	}
 	body.WriteString(`]}`)
-	n := &linksgatev1.Notification{Kind: linksgatev1.Kind_KIND_MALL_DEVICE_WARNING}
+	n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING}
 	payload.Fill(n, mustParse(t, body.String()))
 	if len(n.Iccids) != count || n.Iccids[0] != "0" || n.Iccids[count-1] != fmt.Sprint(count-1) {
 		t.Errorf("%d ICCIDs, want the %d distinct ones in order", len(n.Iccids), count)
@@ -338,7 +338,7 @@ func TestFillManySIMs(t *testing.T) {
 
 // check fills a notification of this kind, which an earlier Fill left dirty, and
 // compares all of it with want, to which it adds kind and index.
-func check(t *testing.T, kind linksgatev1.Kind, body string, want *linksgatev1.Notification, index filled) {
+func check(t *testing.T, kind linksgatev1.NotificationKind, body string, want *linksgatev1.Notification, index filled) {
 	t.Helper()
 	var doc *jsondoc.Document
 	if body != "" {
@@ -387,18 +387,18 @@ func BenchmarkFill(b *testing.B) {
 	order := `{"assetid":"A123456789","imsi":"460001234567890,460001234567891","operation":"1003","orderid":"` + long + `","time":"2022-01-19T20:11:01+08:00","partner_code":"P123456"}`
 	open := `{"sim_id":"89860220190123456789","partner_code":"P123456","event":"` + long + `","usage":1048576,"limit":2097152,"plan":{"id":"1","name":"a"},"ok":true}`
 	for _, bench := range []struct {
-		kind linksgatev1.Kind
+		kind linksgatev1.NotificationKind
 		body string
 	}{
-		{linksgatev1.Kind_KIND_SMS_RECEIVED, sms},
-		{linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, order},
-		{linksgatev1.Kind_KIND_MALL_DEVICE_WARNING, readFile(b, "testdata/device_warning_example.json")},
-		{linksgatev1.Kind_KIND_CUBE, open},
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, sms},
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS, order},
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING, readFile(b, "testdata/device_warning_example.json")},
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, open},
 	} {
 		b.Run(payload.KindName(bench.kind), func(b *testing.B) {
 			doc := mustParse(b, bench.body)
 			n := &linksgatev1.Notification{
-				Kind: bench.kind, Headers: []*linksgatev1.Header{{Name: "x-lf-timestamp", Value: "1683524066000"}},
+				Kind: bench.kind, Headers: []*linksgatev1.RequestHeader{{Name: "x-lf-timestamp", Value: "1683524066000"}},
 			}
 			b.SetBytes(int64(len(bench.body)))
 			b.ReportAllocs()

@@ -103,6 +103,7 @@ func New(server *rpc.Server, allowedHosts []string, sendTimeout time.Duration) (
 	err = errors.Join(
 		restv1.RegisterNotificationServiceHandler(ctx, f.routes, conn),
 		restv1.RegisterGroupServiceHandler(ctx, f.routes, conn),
+		restv1.RegisterWorkerServiceHandler(ctx, f.routes, conn),
 		restv1.RegisterQuarantineServiceHandler(ctx, f.routes, conn),
 		restv1.RegisterErasureServiceHandler(ctx, f.routes, conn),
 		f.routes.HandlePath(http.MethodGet, subscribePath, f.subscribe), // instead of the generated one: the last one counts
@@ -306,12 +307,23 @@ func checkBody(body []byte, path map[string]string) error {
 	}
 	for field, inPath := range path {
 		name := field[strings.LastIndexByte(field, '.')+1:] // the body of a PATCH is the group, of which the path has the name
-		var inBody string
-		if json.Unmarshal(members[name], &inBody) == nil && inBody != "" && inBody != inPath {
-			return rpc.InvalidField(field, fmt.Sprintf("it is %q in the path and %q in the body", inPath, inBody))
+		for _, spelling := range []string{name, jsonName(name)} {
+			var inBody string
+			if json.Unmarshal(members[spelling], &inBody) == nil && inBody != "" && inBody != inPath {
+				return rpc.InvalidField(field, fmt.Sprintf("it is %q in the path and %q in the body", inPath, inBody))
+			}
 		}
 	}
 	return nil
+}
+
+// jsonName is the name of a field in JSON.
+func jsonName(name string) string {
+	words := strings.Split(name, "_")
+	for i, word := range words[1:] {
+		words[i+1] = strings.ToUpper(word[:1]) + word[1:]
+	}
+	return strings.Join(words, "")
 }
 
 // negotiate returns the offer that a request accepts best, the first of several, or "". No Accept accepts everything.

@@ -45,7 +45,7 @@ func (f *Facade) subscribe(w http.ResponseWriter, r *http.Request, _ map[string]
 		f.refuse(w, http.StatusBadRequest, "Last-Event-ID is not valid UTF-8")
 		return
 	case returning:
-		request.Start = &linksgatev1.SubscribeRequest_After{After: last}
+		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: last}}
 	}
 
 	var receiving sync.WaitGroup

@@ -34,7 +34,7 @@ func TestBatchFramesAreMessages(t *testing.T) {
 		"one": records[:1], "last": records[19:], "all": records, "a run": records[3:9],
 		"not neighbours": {records[0], records[2], records[3], records[19]}, "not in order": {records[5], records[4]},
 	} {
-		want := &linksgatev1.SubscribeResponse{Token: "token of " + name, Frame: &linksgatev1.SubscribeResponse_Batch{Batch: new(linksgatev1.Batch)}}
+		want := &linksgatev1.SubscribeResponse{Token: "token of " + name, Frame: &linksgatev1.SubscribeResponse_Batch{Batch: new(linksgatev1.NotificationBatch)}}
 		for _, record := range chosen {
 			n, err := record.Notification()
 			if err != nil {
@@ -62,7 +62,7 @@ func TestBatchFramesAreMessages(t *testing.T) {
 // TestLeasesFramesAreMessages compares a frame with leases that is put together by hand with what it stands for.
 func TestLeasesFramesAreMessages(t *testing.T) {
 	var leases []group.Lease
-	want := &linksgatev1.Leases{}
+	want := &linksgatev1.LeaseBatch{}
 	for i, record := range storedRecords(t, 3) {
 		until := time.Unix(1_700_000_000+int64(i), int64(i)*123).UTC()
 		leases = append(leases, group.Lease{Token: strings.Repeat("t", 100) + fmt.Sprint(i), Attempt: uint32(i + 1), Until: until, Record: record})
@@ -71,7 +71,7 @@ func TestLeasesFramesAreMessages(t *testing.T) {
 			t.Fatal(err)
 		}
 		want.Leases = append(want.Leases, &linksgatev1.Lease{
-			Token: leases[i].Token, Attempt: leases[i].Attempt, ExpiresAt: timestamppb.New(until), Notification: n,
+			LeaseToken: leases[i].Token, Attempt: int32(leases[i].Attempt), ExpiresAt: timestamppb.New(until), Notification: n,
 		})
 	}
 	codec := newCodec()
@@ -96,7 +96,7 @@ func storedRecords(t *testing.T, count int) []*eventlog.Record {
 	for n := range count {
 		go func() {
 			_, err := log.Append(t.Context(), &linksgatev1.Notification{
-				Account: "acme", Kind: linksgatev1.Kind_KIND_CUBE, Raw: &linksgatev1.Notification_Body{Body: fmt.Sprintf(`{"n":%d}`, n)}})
+				Account: "acme", Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, Raw: &linksgatev1.Notification_Body{Body: fmt.Sprintf(`{"n":%d}`, n)}})
 			appended <- err
 		}()
 	}

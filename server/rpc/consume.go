@@ -14,8 +14,8 @@ import (
 	"github.com/linksgate/linksgate/server/group"
 )
 
-// Consume implements [linksgatev1.GroupServiceServer].
-func (s *groupServer) Consume(req *linksgatev1.ConsumeRequest, stream grpc.ServerStreamingServer[linksgatev1.ConsumeResponse]) error {
+// Consume implements [linksgatev1.WorkerServiceServer].
+func (s *workerServer) Consume(req *linksgatev1.ConsumeRequest, stream grpc.ServerStreamingServer[linksgatev1.ConsumeResponse]) error {
 	release, err := s.server.admit()
 	if err != nil {
 		return err
@@ -29,10 +29,10 @@ func (s *groupServer) Consume(req *linksgatev1.ConsumeRequest, stream grpc.Serve
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(checkGroupName("group", req.GetGroup()), checkClientID(req.GetClientId())); err != nil {
+	if err := errors.Join(checkGroupName("group_name", req.GetGroupName()), checkClientName(req.GetClientName())); err != nil {
 		return err
 	}
-	member, err := s.groups.Join(stream.Context(), req.GetGroup(), req.GetClientId(), inFlight)
+	member, err := s.groups.Join(stream.Context(), req.GetGroupName(), req.GetClientName(), inFlight)
 	if err != nil {
 		return err
 	}
@@ -52,8 +52,8 @@ type consumption struct {
 
 func (c *consumption) run(ctx context.Context) error {
 	defer func() { c.member.Leave(c.planned) }()
-	if err := c.send(&linksgatev1.ConsumeResponse{Frame: &linksgatev1.ConsumeResponse_Joined{Joined: &linksgatev1.Joined{
-		Group: c.member.Group(), MaxInFlight: uint32(c.inFlight), HeartbeatInterval: durationpb.New(c.heartbeat),
+	if err := c.send(&linksgatev1.ConsumeResponse{Frame: &linksgatev1.ConsumeResponse_Joined{Joined: &linksgatev1.GroupJoined{
+		Group: c.member.Group(), MemberId: c.member.ID(), MaxInFlight: int32(c.inFlight), HeartbeatInterval: durationpb.New(c.heartbeat),
 	}}}); err != nil {
 		return err
 	}
@@ -91,6 +91,9 @@ func (c *consumption) next(ctx context.Context) ([]group.Lease, error) {
 // close ends the stream for an error. Planned endings are announced.
 func (c *consumption) close(err error) error {
 	switch {
+	case errors.Is(err, group.ErrLeft):
+		c.planned = true
+		return c.sendClosing(linksgatev1.ClosingReason_CLOSING_REASON_LEFT, nil)
 	case errors.Is(err, errMaxAge):
 		c.planned = true
 		return c.sendClosing(linksgatev1.ClosingReason_CLOSING_REASON_MAX_AGE, reconnectAfter())

@@ -22,9 +22,9 @@ func (s *erasureServer) EraseSim(ctx context.Context, req *linksgatev1.EraseSimR
 	}
 	if !req.GetDryRun() { // which SIM it was is not for logs
 		s.server.logger.Warn("sim erased",
-			"notifications", erased.Notifications, "quarantine_entries", erased.Quarantined, "parked", erased.Parked)
+			"notifications", int64(erased.Notifications), "quarantine_entries", int64(erased.Quarantined), "parked", int64(erased.Parked))
 	}
 	return &linksgatev1.EraseSimResponse{
-		Notifications: erased.Notifications, QuarantineEntries: erased.Quarantined, Parked: erased.Parked,
+		Notifications: int64(erased.Notifications), QuarantineEntries: int64(erased.Quarantined), Parked: int64(erased.Parked),
 	}, nil
 }

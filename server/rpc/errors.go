@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
@@ -21,6 +23,9 @@ import (
 
 // ErrorDomain is the domain of every ErrorInfo.
 const ErrorDomain = "linksgate"
+
+// reasonPrefix stands before the reason of an ErrorInfo in the names of [linksgatev1.ErrorReason].
+const reasonPrefix = "ERROR_REASON_"
 
 // The errors that begin in this package.
 var (
@@ -71,71 +76,71 @@ func toStatus(err error) (*status.Status, bool) {
 	// What the error is about comes before where it was found: a token of another log is a failed precondition wherever it stood.
 	switch {
 	case errors.Is(err, eventlog.ErrOtherLog):
-		return describe(codes.FailedPrecondition, "OTHER_LOG", err.Error(), nil), true
+		return describe(codes.FailedPrecondition, linksgatev1.ErrorReason_ERROR_REASON_OTHER_LOG, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrAhead):
-		return describe(codes.DataLoss, "AHEAD_OF_HEAD", err.Error(), nil), true
+		return describe(codes.DataLoss, linksgatev1.ErrorReason_ERROR_REASON_AHEAD_OF_HEAD, err.Error(), nil), true
 	case errors.As(err, &field):
-		return describe(codes.InvalidArgument, "INVALID_ARGUMENT", err.Error(), nil, &errdetails.BadRequest{
+		return describe(codes.InvalidArgument, linksgatev1.ErrorReason_ERROR_REASON_INVALID_ARGUMENT, err.Error(), nil, &errdetails.BadRequest{
 			FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field.field, Description: field.problem}},
 		}), true
 	case errors.As(err, &gap) && errors.Is(err, eventlog.ErrExpired):
-		return describe(codes.OutOfRange, "EXPIRED", err.Error(), map[string]string{"first_available_token": gap.available}), true
+		return describe(codes.OutOfRange, linksgatev1.ErrorReason_ERROR_REASON_EXPIRED, err.Error(), map[string]string{"first_available_token": gap.available}), true
 	case errors.As(err, &gap):
-		return describe(codes.DataLoss, "DAMAGED", err.Error(), map[string]string{"first_available_token": gap.available}), true
+		return describe(codes.DataLoss, linksgatev1.ErrorReason_ERROR_REASON_CORRUPT, err.Error(), map[string]string{"first_available_token": gap.available}), true
 	case errors.As(err, &slow):
 		var metadata map[string]string
 		if slow.lastToken != "" {
 			metadata = map[string]string{"last_token": slow.lastToken}
 		}
-		return describe(codes.Aborted, "CLIENT_NOT_READING", err.Error(), metadata), true
+		return describe(codes.Aborted, linksgatev1.ErrorReason_ERROR_REASON_CLIENT_NOT_READING, err.Error(), metadata), true
 	case errors.Is(err, eventlog.ErrBadToken), errors.Is(err, eventlog.ErrBadID), errors.Is(err, eventlog.ErrBadICCID):
-		return describe(codes.InvalidArgument, "INVALID_ARGUMENT", err.Error(), nil), true
+		return describe(codes.InvalidArgument, linksgatev1.ErrorReason_ERROR_REASON_INVALID_ARGUMENT, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrExpired):
-		return describe(codes.OutOfRange, "EXPIRED", err.Error(), nil), true
+		return describe(codes.OutOfRange, linksgatev1.ErrorReason_ERROR_REASON_EXPIRED, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrDamaged):
-		return describe(codes.DataLoss, "DAMAGED", err.Error(), nil), true
+		return describe(codes.DataLoss, linksgatev1.ErrorReason_ERROR_REASON_CORRUPT, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrNotFound):
-		return describe(codes.NotFound, "NOT_FOUND", err.Error(), nil), true
+		return describe(codes.NotFound, linksgatev1.ErrorReason_ERROR_REASON_NOT_FOUND, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrTooLarge):
-		return describe(codes.InvalidArgument, "TOO_LARGE", err.Error(), nil), true
+		return describe(codes.InvalidArgument, linksgatev1.ErrorReason_ERROR_REASON_TOO_LARGE, err.Error(), nil), true
 	case errors.Is(err, errTooManyStreams):
-		return describe(codes.ResourceExhausted, "TOO_MANY_STREAMS", err.Error(), nil, retryIn(5*time.Second),
+		return describe(codes.ResourceExhausted, linksgatev1.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS, err.Error(), nil, retryIn(5*time.Second),
 			&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
 				Subject: "gateway", Description: "open subscriptions"}}}), true
 	case errors.Is(err, eventlog.ErrNoGroup):
-		return describe(codes.NotFound, "NO_SUCH_GROUP", err.Error(), nil), true
+		return describe(codes.NotFound, linksgatev1.ErrorReason_ERROR_REASON_NO_SUCH_GROUP, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrGroupExists):
-		return describe(codes.AlreadyExists, "GROUP_EXISTS", err.Error(), nil), true
+		return describe(codes.AlreadyExists, linksgatev1.ErrorReason_ERROR_REASON_GROUP_EXISTS, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrGroupChanged):
-		return describe(codes.Aborted, "GROUP_CHANGED", err.Error(), nil, retryIn(100*time.Millisecond)), true
+		return describe(codes.Aborted, linksgatev1.ErrorReason_ERROR_REASON_GROUP_CHANGED, err.Error(), nil, retryIn(100*time.Millisecond)), true
 	case errors.Is(err, eventlog.ErrTooManyGroups):
-		return describe(codes.ResourceExhausted, "TOO_MANY_GROUPS", err.Error(), nil,
+		return describe(codes.ResourceExhausted, linksgatev1.ErrorReason_ERROR_REASON_TOO_MANY_GROUPS, err.Error(), nil,
 			&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
 				Subject: "gateway", Description: "groups"}}}), true
 	case errors.Is(err, group.ErrMoved):
-		return describe(codes.Unavailable, "GROUP_MOVED", "the group was moved to another place in the log", nil, retryIn(100*time.Millisecond)), true
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_GROUP_MOVED, "the group was moved to another place in the log", nil, retryIn(100*time.Millisecond)), true
 	case errors.Is(err, cluster.ErrCutOff):
-		return describe(codes.Unavailable, "LOG_UNAVAILABLE", err.Error(), nil, retryIn(time.Second)), true
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_LOG_UNAVAILABLE, err.Error(), nil, retryIn(time.Second)), true
 	case errors.Is(err, group.ErrTaken), errors.Is(err, cluster.ErrElsewhere), errors.Is(err, cluster.ErrLost):
-		return describe(codes.Unavailable, "GROUP_TAKEN_OVER", err.Error(), nil, retryIn(100*time.Millisecond)), true
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_GROUP_TAKEN_OVER, err.Error(), nil, retryIn(100*time.Millisecond)), true
 	case errors.Is(err, errDraining), errors.Is(err, group.ErrDraining), errors.Is(err, eventlog.ErrClosed):
-		return describe(codes.Unavailable, "DRAINING", errDraining.Error(), nil, retryIn(time.Second)), true
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_DRAINING, errDraining.Error(), nil, retryIn(time.Second)), true
 	case errors.Is(err, eventlog.ErrFrozen):
-		return describe(codes.Unavailable, "LOG_FROZEN", "the log is frozen after a write error", nil, retryIn(5*time.Second)), true
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_LOG_FROZEN, "the log is frozen after a write error", nil, retryIn(5*time.Second)), true
 	case errors.Is(err, eventlog.ErrNoSpace):
-		return describe(codes.Unavailable, "NO_SPACE", "not enough free space on the gateway's disk", nil, retryIn(5*time.Second)), true
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_NO_SPACE, "not enough free space on the gateway's disk", nil, retryIn(5*time.Second)), true
 	case errors.Is(err, eventlog.ErrUnavailable):
-		return describe(codes.Unavailable, "LOG_UNAVAILABLE", "the log is unavailable", nil, retryIn(time.Second)), true
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_LOG_UNAVAILABLE, "the log is unavailable", nil, retryIn(time.Second)), true
 	case errors.Is(err, context.Canceled):
-		return describe(codes.Canceled, "CANCELLED", "the call was cancelled", nil), true
+		return describe(codes.Canceled, linksgatev1.ErrorReason_ERROR_REASON_CANCELLED, "the call was cancelled", nil), true
 	case errors.Is(err, context.DeadlineExceeded):
-		return describe(codes.DeadlineExceeded, "DEADLINE_EXCEEDED", "the call's deadline passed", nil), true
+		return describe(codes.DeadlineExceeded, linksgatev1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED, "the call's deadline passed", nil), true
 	}
-	return describe(codes.Internal, "INTERNAL", "internal error; the gateway's log says more", nil), false
+	return describe(codes.Internal, linksgatev1.ErrorReason_ERROR_REASON_INTERNAL, "internal error; the gateway's log says more", nil), false
 }
 
-func describe(code codes.Code, reason, text string, metadata map[string]string, details ...protoadapt.MessageV1) *status.Status {
-	info := &errdetails.ErrorInfo{Reason: reason, Domain: ErrorDomain, Metadata: metadata}
+func describe(code codes.Code, reason linksgatev1.ErrorReason, text string, metadata map[string]string, details ...protoadapt.MessageV1) *status.Status {
+	info := &errdetails.ErrorInfo{Reason: strings.TrimPrefix(reason.String(), reasonPrefix), Domain: ErrorDomain, Metadata: metadata}
 	st, err := status.New(code, text).WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
 	if err != nil { // only for the code OK
 		return status.New(code, text)

@@ -25,6 +25,9 @@ const (
 	maxInFlight     = 1024
 	defaultWait     = 20 * time.Second
 	maxWait         = time.Minute
+	minPause        = time.Second
+	maxPause        = time.Hour
+	maxMemberID     = 64
 	maxLeaseTokens  = 1024
 	maxParkedIDs    = 1000
 	maxLeasesBytes  = 1 << 20 // in one frame
@@ -48,9 +51,9 @@ func completeGroup(g *linksgatev1.Group) error {
 		return err
 	}
 	switch g.GetOrdering() {
-	case linksgatev1.Ordering_ORDERING_UNSPECIFIED:
-		g.Ordering = linksgatev1.Ordering_ORDERING_NONE
-	case linksgatev1.Ordering_ORDERING_NONE, linksgatev1.Ordering_ORDERING_BY_SIM:
+	case linksgatev1.GroupOrdering_GROUP_ORDERING_UNSPECIFIED:
+		g.Ordering = linksgatev1.GroupOrdering_GROUP_ORDERING_NONE
+	case linksgatev1.GroupOrdering_GROUP_ORDERING_NONE, linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM:
 	default:
 		return &fieldError{field: "group.ordering", problem: fmt.Sprintf("%d is not an ordering", g.GetOrdering())}
 	}
@@ -62,8 +65,8 @@ func completeGroup(g *linksgatev1.Group) error {
 	if g.GetMaxAttempts() == 0 {
 		g.MaxAttempts = defaultAttempts
 	}
-	if g.GetMaxAttempts() > maxAttempts {
-		return &fieldError{field: "group.max_attempts", problem: fmt.Sprintf("%d is over %d", g.GetMaxAttempts(), maxAttempts)}
+	if g.GetMaxAttempts() < 0 || g.GetMaxAttempts() > maxAttempts {
+		return &fieldError{field: "group.max_attempts", problem: outside(g.GetMaxAttempts(), maxAttempts)}
 	}
 	initial, err := toDuration("group.back_off.initial", g.GetBackOff().GetInitial(), defaultInitial, 0, maxInitial)
 	if err != nil {
@@ -73,22 +76,22 @@ func completeGroup(g *linksgatev1.Group) error {
 	if err != nil {
 		return err
 	}
-	g.BackOff = &linksgatev1.BackOff{Initial: durationpb.New(initial), Maximum: durationpb.New(maximum)}
+	g.BackOff = &linksgatev1.RetryBackOff{Initial: durationpb.New(initial), Maximum: durationpb.New(maximum)}
 	return nil
 }
 
 // toMost reads how many leases a member may have.
-func toMost(field string, most uint32) (int, error) {
+func toMost(field string, most int32) (int, error) {
 	switch {
 	case most == 0:
 		return defaultInFlight, nil
-	case most > maxInFlight:
-		return 0, &fieldError{field: field, problem: fmt.Sprintf("%d is over %d", most, maxInFlight)}
+	case most < 0 || most > maxInFlight:
+		return 0, &fieldError{field: field, problem: outside(most, maxInFlight)}
 	}
 	return int(most), nil
 }
 
-// checkSettlement checks what Acknowledge, Reject and ExtendLease have in common.
+// checkSettlement checks what Acknowledge, Reject and ExtendLeases have in common.
 func checkSettlement(name, field string, count int) error {
 	switch {
 	case count == 0:
@@ -96,7 +99,7 @@ func checkSettlement(name, field string, count int) error {
 	case count > maxLeaseTokens:
 		return &fieldError{field: field, problem: fmt.Sprintf("%d entries, at most %d", count, maxLeaseTokens)}
 	}
-	return checkGroupName("group", name)
+	return checkGroupName("group_name", name)
 }
 
 // setFields returns the settings that a group has.
@@ -114,7 +117,10 @@ func setFields(g *linksgatev1.Group) []string {
 	if g.GetBackOff() != nil {
 		paths = append(paths, "back_off")
 	}
-	if g.GetOrdering() != linksgatev1.Ordering_ORDERING_UNSPECIFIED {
+	if g.GetPaused() {
+		paths = append(paths, "paused")
+	}
+	if g.GetOrdering() != linksgatev1.GroupOrdering_GROUP_ORDERING_UNSPECIFIED {
 		paths = append(paths, "ordering")
 	}
 	return paths

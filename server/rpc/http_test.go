@@ -9,12 +9,14 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
 // TestEveryStatusHasAReason gives errors from every place where HTTP requests fail: in this package, in HTTP, and between
 // the two, where nobody has thought of a reason.
 func TestEveryStatusHasAReason(t *testing.T) {
-	ours := describe(codes.NotFound, "NO_SUCH_GROUP", "no such group", nil).Err()
+	ours := describe(codes.NotFound, linksgatev1.ErrorReason_ERROR_REASON_NO_SUCH_GROUP, "no such group", nil).Err()
 	for _, tt := range []struct {
 		name   string
 		err    error

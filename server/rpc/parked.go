@@ -13,12 +13,16 @@ import (
 
 // ListParked implements [linksgatev1.GroupServiceServer].
 func (s *groupServer) ListParked(ctx context.Context, req *linksgatev1.ListParkedRequest) (*linksgatev1.ListParkedResponse, error) {
-	if err := s.checkGroup(ctx, req.GetGroup()); err != nil {
+	if err := s.checkGroup(ctx, req.GetGroupName()); err != nil {
+		return nil, err
+	}
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
 		return nil, err
 	}
 	response := new(linksgatev1.ListParkedResponse)
 	bytes, last := 0, ""
-	for entry, err := range s.parked.Parked(ctx, req.GetGroup(), req.GetPageToken()) {
+	for entry, err := range s.parked.Parked(ctx, req.GetGroupName(), req.GetPageToken()) {
 		if errors.Is(err, eventlog.ErrBadToken) {
 			return nil, &fieldError{field: "page_token", problem: "not a page token of this list"}
 		}
@@ -26,7 +30,7 @@ func (s *groupServer) ListParked(ctx context.Context, req *linksgatev1.ListParke
 			return nil, err
 		}
 		bytes += proto.Size(entry.Parked)
-		if n := len(response.GetParked()); n > 0 && (n == pageSize(req.GetPageSize()) || bytes > maxPageBytes) {
+		if n := len(response.GetParked()); n > 0 && (n == size || bytes > maxPageBytes) {
 			response.NextPageToken = last
 			break
 		}
@@ -38,19 +42,19 @@ func (s *groupServer) ListParked(ctx context.Context, req *linksgatev1.ListParke
 
 // ReplayParked implements [linksgatev1.GroupServiceServer].
 func (s *groupServer) ReplayParked(ctx context.Context, req *linksgatev1.ReplayParkedRequest) (*linksgatev1.ReplayParkedResponse, error) {
-	done, missing, err := s.eachParked(ctx, req.GetGroup(), req.GetNotificationIds(), req.GetAll(), s.parked.Replay)
+	done, missing, err := s.eachParked(ctx, req.GetGroupName(), req.GetNotificationIds(), req.GetAll(), s.parked.Replay)
 	return &linksgatev1.ReplayParkedResponse{Replayed: done, NotParked: missing}, err
 }
 
 // PurgeParked implements [linksgatev1.GroupServiceServer].
 func (s *groupServer) PurgeParked(ctx context.Context, req *linksgatev1.PurgeParkedRequest) (*linksgatev1.PurgeParkedResponse, error) {
-	done, missing, err := s.eachParked(ctx, req.GetGroup(), req.GetNotificationIds(), req.GetAll(), s.parked.Purge)
+	done, missing, err := s.eachParked(ctx, req.GetGroupName(), req.GetNotificationIds(), req.GetAll(), s.parked.Purge)
 	return &linksgatev1.PurgeParkedResponse{Purged: done, NotParked: missing}, err
 }
 
 // eachParked does something with parked notifications: those with the ids, or all. An error leaves the rest as it is; calling again
 // goes on.
-func (s *groupServer) eachParked(ctx context.Context, name string, ids []string, all bool, do func(ctx context.Context, group, id string) error) (done uint64, missing []string, err error) {
+func (s *groupServer) eachParked(ctx context.Context, name string, ids []string, all bool, do func(ctx context.Context, group, id string) error) (done int64, missing []string, err error) {
 	switch {
 	case all && len(ids) > 0:
 		return 0, nil, &fieldError{field: "all", problem: "excludes notification_ids"}
@@ -91,7 +95,7 @@ func (s *groupServer) eachParked(ctx context.Context, name string, ids []string,
 }
 
 func (s *groupServer) checkGroup(ctx context.Context, name string) error {
-	if err := checkGroupName("group", name); err != nil {
+	if err := checkGroupName("group_name", name); err != nil {
 		return err
 	}
 	_, _, err := s.parked.Get(ctx, name)

@@ -31,7 +31,10 @@ func (s *quarantineServer) ListQuarantineEntries(ctx context.Context, req *links
 	if err := checkSelection(req); err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize())
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
 	response := new(linksgatev1.ListQuarantineEntriesResponse)
 	bytes := 0
 	var last string
@@ -59,8 +62,11 @@ func (s *quarantineServer) ListQuarantineEntries(ctx context.Context, req *links
 
 // checkSelection refuses what no entry could match.
 func checkSelection(req *linksgatev1.ListQuarantineEntriesRequest) error {
-	if _, err := toFilter(&linksgatev1.Filter{Accounts: req.GetAccounts(), Kinds: req.GetKinds()}, ""); err != nil {
+	if _, err := toFilter(&linksgatev1.NotificationFilter{Accounts: req.GetAccounts(), Kinds: req.GetKinds()}, ""); err != nil {
 		return err
+	}
+	if most := len(linksgatev1.QuarantineReason_name); len(req.GetReasons()) > most {
+		return &fieldError{field: "reasons", problem: fmt.Sprintf("%d entries, at most %d", len(req.GetReasons()), most)}
 	}
 	for _, reason := range req.GetReasons() {
 		if reason == linksgatev1.QuarantineReason_QUARANTINE_REASON_UNSPECIFIED || linksgatev1.QuarantineReason_name[int32(reason)] == "" {
@@ -138,7 +144,7 @@ func (s *quarantineServer) GetQuarantineInfo(ctx context.Context, _ *linksgatev1
 		return nil, err
 	}
 	response := &linksgatev1.GetQuarantineInfoResponse{
-		Entries: info.Entries, Bytes: info.Bytes, MaxBytes: uint64(info.MaxBytes), MaxAge: durationpb.New(info.MaxAge),
+		Entries: int64(info.Entries), Bytes: int64(info.Bytes), MaxBytes: info.MaxBytes, MaxAge: durationpb.New(info.MaxAge),
 	}
 	if !info.Oldest.IsZero() {
 		response.OldestReceivedAt = timestamppb.New(info.Oldest)

@@ -78,7 +78,7 @@ var start = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 func quarantined(n int) *linksgatev1.QuarantineEntry {
 	return &linksgatev1.QuarantineEntry{
 		ReceivedAt: timestamppb.New(start.Add(time.Duration(n) * time.Second)), Account: fmt.Sprintf("account-%d", n%3),
-		Kind: linksgatev1.Kind(n%8 + 1), Reason: linksgatev1.QuarantineReason(n%5 + 1), Detail: "good",
+		Kind: linksgatev1.NotificationKind(n%8 + 1), Reason: linksgatev1.QuarantineReason(n%5 + 1), Detail: "good",
 		Raw: &linksgatev1.QuarantineEntry_Body{Body: fmt.Sprintf(`{"n":%d}`, n)},
 	}
 }
@@ -142,7 +142,7 @@ func TestQuarantinePages(t *testing.T) {
 		entries = append(entries, quarantined(n))
 	}
 	added := f.add(t, entries...)
-	for size, want := range map[uint32][]int{0: {100, 30}, 1: slices.Repeat([]int{1}, count), 64: {64, 64, 2}, 65: {65, 65}, 130: {130}, 5000: {130}} {
+	for size, want := range map[int32][]int{0: {100, 30}, 1: slices.Repeat([]int{1}, count), 64: {64, 64, 2}, 65: {65, 65}, 130: {130}, 5000: {130}} {
 		got, pages := f.list(t, &linksgatev1.ListQuarantineEntriesRequest{PageSize: size})
 		if diff := cmp.Diff(want, pages); diff != "" {
 			t.Errorf("pages of %d:\n%s", size, diff)
@@ -190,8 +190,10 @@ func TestQuarantineFilters(t *testing.T) {
 			func(e *linksgatev1.QuarantineEntry) bool { return e.GetReason() == 1 || e.GetReason() == 4 }},
 		"account": {&linksgatev1.ListQuarantineEntriesRequest{Accounts: []string{"account-2"}},
 			func(e *linksgatev1.QuarantineEntry) bool { return e.GetAccount() == "account-2" }},
-		"kind": {&linksgatev1.ListQuarantineEntriesRequest{Kinds: []linksgatev1.Kind{linksgatev1.Kind_KIND_CUBE}},
-			func(e *linksgatev1.QuarantineEntry) bool { return e.GetKind() == linksgatev1.Kind_KIND_CUBE }},
+		"kind": {&linksgatev1.ListQuarantineEntriesRequest{Kinds: []linksgatev1.NotificationKind{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE}},
+			func(e *linksgatev1.QuarantineEntry) bool {
+				return e.GetKind() == linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE
+			}},
 		"since": {&linksgatev1.ListQuarantineEntriesRequest{Since: since},
 			func(e *linksgatev1.QuarantineEntry) bool { return !e.GetReceivedAt().AsTime().Before(since.AsTime()) }},
 		"all of them": {&linksgatev1.ListQuarantineEntriesRequest{Since: since, Accounts: []string{"account-0"}, Reasons: []linksgatev1.QuarantineReason{2}},
@@ -201,7 +203,7 @@ func TestQuarantineFilters(t *testing.T) {
 		"nothing": {&linksgatev1.ListQuarantineEntriesRequest{Accounts: []string{"nobody"}},
 			func(*linksgatev1.QuarantineEntry) bool { return false }},
 	} {
-		for _, size := range []uint32{0, 1, 7} {
+		for _, size := range []int32{0, 1, 7} {
 			var want []*linksgatev1.QuarantineEntry
 			for _, e := range all {
 				if tt.pass(e) {

@@ -24,7 +24,10 @@ func (s *Server) ListNotifications(ctx context.Context, req *linksgatev1.ListNot
 	if err != nil {
 		return nil, err
 	}
-	size := pageSize(req.GetPageSize())
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
 	info, err := s.log.Info(ctx)
 	if err != nil {
 		return nil, err
@@ -55,19 +58,21 @@ func (s *Server) ListNotifications(ctx context.Context, req *linksgatev1.ListNot
 }
 
 // pageSize is the size that a request asks for. Too much is brought down to the bound, as AIP-158 asks.
-func pageSize(asked uint32) int {
-	if asked == 0 {
-		return defaultPageSize
+func pageSize(asked int32) (int, error) {
+	switch {
+	case asked < 0:
+		return 0, &fieldError{field: "page_size", problem: outside(asked, maxPageSize)}
+	case asked == 0:
+		return defaultPageSize, nil
 	}
-	return int(min(asked, maxPageSize))
+	return int(min(asked, maxPageSize)), nil
 }
 
 func (s *Server) listStart(ctx context.Context, req *linksgatev1.ListNotificationsRequest, info eventlog.Info) (eventlog.Cursor, error) {
 	if req.GetPageToken() != "" {
 		return s.toCursor("page_token", req.GetPageToken())
 	}
-	start, _, err := s.start(ctx, req, info, info.First)
-	return start, err
+	return s.start(ctx, "start", req.GetStart(), info, info.First)
 }
 
 // page is a page of ListNotifications in the making.
@@ -140,10 +145,10 @@ func (s *Server) GetLogInfo(ctx context.Context, _ *linksgatev1.GetLogInfoReques
 		LogId:          s.log.ID(),
 		First:          s.firstOf(info),
 		Head:           s.headOf(info.Head, info.HeadWritten),
-		RecordBatches:  info.Batches,
-		Bytes:          info.Bytes,
+		RecordBatches:  int64(info.Batches),
+		Bytes:          int64(info.Bytes),
 		MaxAge:         durationpb.New(info.MaxAge),
-		MaxBytes:       uint64(info.MaxBytes),
+		MaxBytes:       info.MaxBytes,
 		Durability:     durabilities[s.log.Durability()],
 		Writable:       true,
 		GatewayVersion: s.version,
@@ -152,15 +157,15 @@ func (s *Server) GetLogInfo(ctx context.Context, _ *linksgatev1.GetLogInfoReques
 		response.Writable, response.UnwritableReason = false, err.Error()
 	}
 	if spooled := s.log.Spooled(); spooled.Batches > 0 {
-		response.Spool = &linksgatev1.Spool{
-			RecordBatches: uint64(spooled.Batches), Bytes: uint64(spooled.Bytes), Since: timestamppb.New(spooled.Since),
+		response.Spool = &linksgatev1.LogSpool{
+			RecordBatches: int64(spooled.Batches), Bytes: spooled.Bytes, Since: timestamppb.New(spooled.Since),
 		}
 	}
 	return response, nil
 }
 
-var durabilities = map[eventlog.Durability]linksgatev1.Durability{
-	eventlog.DurabilityFsync:      linksgatev1.Durability_DURABILITY_FSYNC,
-	eventlog.DurabilityProcess:    linksgatev1.Durability_DURABILITY_PROCESS,
-	eventlog.DurabilityReplicated: linksgatev1.Durability_DURABILITY_REPLICATED,
+var durabilities = map[eventlog.Durability]linksgatev1.LogDurability{
+	eventlog.DurabilityFsync:      linksgatev1.LogDurability_LOG_DURABILITY_FSYNC,
+	eventlog.DurabilityProcess:    linksgatev1.LogDurability_LOG_DURABILITY_PROCESS,
+	eventlog.DurabilityReplicated: linksgatev1.LogDurability_LOG_DURABILITY_REPLICATED,
 }

@@ -16,35 +16,44 @@ const (
 	defaultHeartbeat = 10 * time.Second
 	minHeartbeat     = time.Second
 	maxHeartbeat     = 10 * time.Minute
-	maxClientID      = 100
+	maxClientName    = 100
 	maxICCIDs        = 1000
 	maxFilterList    = 100
+	maxFilterEntry   = 64  // bytes
+	maxPartnerCode   = 256 // bytes: nothing is documented of its form
 	defaultPageSize  = 100
 	maxPageSize      = 1000
 )
 
 // toFilter checks a filter. An empty one is nil. prefix stands before the names of its fields in errors.
-func toFilter(f *linksgatev1.Filter, prefix string) (*eventlog.Filter, error) {
+func toFilter(f *linksgatev1.NotificationFilter, prefix string) (*eventlog.Filter, error) {
 	for _, list := range []struct {
 		field  string
 		values []string
 		most   int
+		bytes  int // of an entry
 	}{
-		{prefix + "accounts", f.GetAccounts(), maxFilterList},
-		{prefix + "iccids", f.GetIccids(), maxICCIDs},
-		{prefix + "partner_codes", f.GetPartnerCodes(), maxFilterList},
+		{prefix + "accounts", f.GetAccounts(), maxFilterList, maxFilterEntry},
+		{prefix + "iccids", f.GetIccids(), maxICCIDs, maxFilterEntry},
+		{prefix + "partner_codes", f.GetPartnerCodes(), maxFilterList, maxPartnerCode},
 	} {
 		if len(list.values) > list.most {
 			return nil, &fieldError{field: list.field, problem: fmt.Sprintf("%d entries, at most %d", len(list.values), list.most)}
 		}
 		for _, value := range list.values {
-			if value == "" {
+			switch {
+			case value == "":
 				return nil, &fieldError{field: list.field, problem: "an entry is empty"}
+			case len(value) > list.bytes:
+				return nil, &fieldError{field: list.field, problem: fmt.Sprintf("an entry has %d bytes, at most %d", len(value), list.bytes)}
 			}
 		}
 	}
+	if most := len(linksgatev1.NotificationKind_name); len(f.GetKinds()) > most {
+		return nil, &fieldError{field: prefix + "kinds", problem: fmt.Sprintf("%d entries, at most %d", len(f.GetKinds()), most)}
+	}
 	for _, kind := range f.GetKinds() {
-		if kind == linksgatev1.Kind_KIND_UNSPECIFIED || linksgatev1.Kind_name[int32(kind)] == "" {
+		if kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_UNSPECIFIED || linksgatev1.NotificationKind_name[int32(kind)] == "" {
 			return nil, &fieldError{field: prefix + "kinds", problem: fmt.Sprintf("%v is not a kind of notification", kind)}
 		}
 	}
@@ -59,6 +68,9 @@ func (s *Server) toCursor(field, token string) (eventlog.Cursor, error) {
 	}
 	return cursor, nil
 }
+
+// outside says that a number is not between 1 and a bound, or 0 for the default.
+func outside(n int32, most int) string { return fmt.Sprintf("%d is not between 1 and %d", n, most) }
 
 func checkTime(field string, t *timestamppb.Timestamp) error {
 	if err := t.CheckValid(); err != nil {
@@ -86,13 +98,13 @@ func toDuration(field string, d *durationpb.Duration, ifUnset, least, most time.
 	return given, nil
 }
 
-func checkClientID(id string) error {
-	if len(id) > maxClientID {
-		return &fieldError{field: "client_id", problem: fmt.Sprintf("longer than %d bytes", maxClientID)}
+func checkClientName(name string) error {
+	if len(name) > maxClientName {
+		return &fieldError{field: "client_name", problem: fmt.Sprintf("longer than %d bytes", maxClientName)}
 	}
-	for _, c := range []byte(id) {
+	for _, c := range []byte(name) {
 		if c < ' ' || c > '~' {
-			return &fieldError{field: "client_id", problem: "not printable ASCII"}
+			return &fieldError{field: "client_name", problem: "not printable ASCII"}
 		}
 	}
 	return nil
@@ -100,7 +112,7 @@ func checkClientID(id string) error {
 
 // positionOf describes a place for clients; nil if there is none.
 func (s *Server) positionOf(place eventlog.Cursor, sequence uint64, written time.Time) *linksgatev1.LogPosition {
-	p := &linksgatev1.LogPosition{Token: s.log.Token(place), Sequence: sequence}
+	p := &linksgatev1.LogPosition{Token: s.log.Token(place), Sequence: int64(sequence)}
 	if !written.IsZero() {
 		p.WrittenAt = timestamppb.New(written)
 	}
@@ -124,5 +136,5 @@ func (s *Server) headOf(head eventlog.Position, written time.Time) *linksgatev1.
 }
 
 func toLag(lag eventlog.Lag) *linksgatev1.Lag {
-	return &linksgatev1.Lag{RecordBatches: lag.Batches, Time: durationpb.New(lag.Time)}
+	return &linksgatev1.Lag{RecordBatches: int64(lag.Batches), Time: durationpb.New(lag.Time)}
 }

@@ -23,8 +23,8 @@ import (
 // groupOf returns the name of the group that a request is about; "" if it is about none.
 func groupOf(request any) string {
 	switch r := request.(type) {
-	case interface{ GetGroup() string }:
-		return r.GetGroup()
+	case interface{ GetGroupName() string }:
+		return r.GetGroupName()
 	case interface{ GetGroup() *linksgatev1.Group }:
 		return r.GetGroup().GetName()
 	}
@@ -32,7 +32,8 @@ func groupOf(request any) string {
 }
 
 func isGroupMethod(method string) bool {
-	return strings.HasPrefix(method, "/"+linksgatev1.GroupService_ServiceDesc.ServiceName+"/")
+	return strings.HasPrefix(method, "/"+linksgatev1.GroupService_ServiceDesc.ServiceName+"/") ||
+		strings.HasPrefix(method, "/"+linksgatev1.WorkerService_ServiceDesc.ServiceName+"/")
 }
 
 // passedOn returns the name of a call that comes from another gateway, by way of this process; "" if it does not.
@@ -94,7 +95,7 @@ func (s *Server) completeElsewhere(ctx context.Context, groups []*linksgatev1.Gr
 			if owner == "" {
 				return
 			}
-			request, err := proto.Marshal(&linksgatev1.GetGroupRequest{Group: g.GetName()})
+			request, err := proto.Marshal(&linksgatev1.GetGroupRequest{GroupName: g.GetName()})
 			if err != nil {
 				return
 			}
@@ -127,7 +128,7 @@ func (s *Server) again(ctx context.Context, group string, err error, try int) bo
 
 // routeStream has a member served where its group is coordinated.
 func (s *Server) routeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if s.cluster == nil || info.FullMethod != linksgatev1.GroupService_Consume_FullMethodName {
+	if s.cluster == nil || info.FullMethod != linksgatev1.WorkerService_Consume_FullMethodName {
 		return handler(srv, stream)
 	}
 	request := new(linksgatev1.ConsumeRequest)
@@ -135,12 +136,12 @@ func (s *Server) routeStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 		return err
 	}
 	ctx := stream.Context()
-	if checkGroupName("", request.GetGroup()) != nil {
+	if checkGroupName("", request.GetGroupName()) != nil {
 		return handler(srv, &received{ServerStream: stream, request: request})
 	}
 	passedOn := s.passedOn(ctx)
 	for try := 0; ; try++ {
-		route, err := s.cluster.Find(ctx, request.GetGroup(), passedOn != "")
+		route, err := s.cluster.Find(ctx, request.GetGroupName(), passedOn != "")
 		if err != nil {
 			return err
 		}
@@ -151,7 +152,7 @@ func (s *Server) routeStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 			}
 			return handler(srv, one)
 		}
-		if err = s.passStream(ctx, route.Peer, info.FullMethod, request, stream); !s.again(ctx, request.GetGroup(), err, try) {
+		if err = s.passStream(ctx, route.Peer, info.FullMethod, request, stream); !s.again(ctx, request.GetGroupName(), err, try) {
 			return err
 		}
 	}

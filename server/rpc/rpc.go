@@ -40,6 +40,8 @@ type Options struct {
 	Reverify Reverify
 	// Groups, if set, is made available.
 	Groups *group.Groups
+	// HasAccount, if set, reports whether an account is configured now.
+	HasAccount func(name string) bool
 	// Cluster, if set, says at which gateway a group is coordinated.
 	Cluster *cluster.Cluster
 	// MaxStreams is how many subscriptions may be open at once; default 10,000.
@@ -79,6 +81,7 @@ type Server struct {
 	log          *eventlog.Log
 	groups       *group.Groups    // nil if not served
 	cluster      *cluster.Cluster // nil: all groups are coordinated here
+	hasAccount   func(string) bool
 	maxStreams   int
 	sendTimeout  time.Duration
 	maxStreamAge time.Duration
@@ -93,8 +96,9 @@ type Server struct {
 	drain    context.CancelCauseFunc
 	senders  sync.WaitGroup // the goroutines of open subscriptions
 
-	mu      sync.Mutex
-	streams int // mu; open subscriptions
+	mu            sync.Mutex
+	streams       int                        // mu; open streams
+	subscriptions map[*subscription]struct{} // mu; those that are open
 }
 
 // New returns a Server that is not serving yet.
@@ -112,6 +116,7 @@ func New(options Options) *Server {
 		log:          options.Log,
 		groups:       options.Groups,
 		cluster:      options.Cluster,
+		hasAccount:   options.HasAccount,
 		maxStreams:   options.MaxStreams,
 		sendTimeout:  options.SendTimeout,
 		maxStreamAge: options.MaxStreamAge,
@@ -120,6 +125,8 @@ func New(options Options) *Server {
 		metrics:      newMetrics(options.Metrics),
 		local:        bufconn.Listen(localBuffer),
 		health:       health.NewServer(),
+
+		subscriptions: make(map[*subscription]struct{}),
 	}
 	s.draining, s.drain = context.WithCancelCause(context.Background())
 	serverOptions := []grpc.ServerOption{
@@ -142,6 +149,7 @@ func New(options Options) *Server {
 		linksgatev1.RegisterErasureServiceServer(s.grpc, &erasureServer{server: s, log: s.log})
 	}
 	if options.Groups != nil {
+		linksgatev1.RegisterWorkerServiceServer(s.grpc, &workerServer{server: s, groups: options.Groups})
 		linksgatev1.RegisterGroupServiceServer(s.grpc, &groupServer{server: s, groups: options.Groups, parked: s.log.Groups()})
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)

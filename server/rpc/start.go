@@ -3,48 +3,43 @@ package rpc
 import (
 	"context"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
-
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
 )
 
-// Fields that name a place in the log, in every message that has them.
-const (
-	fieldLatest   = "latest"
-	fieldEarliest = "earliest"
-	fieldAfter    = "after"
-	fieldSince    = "since"
-)
-
-// start returns the place in the log that a request names, in the one of its oneofs that can, and in which field; without one it is
-// ifUnset. The log is as described.
-func (s *Server) start(ctx context.Context, req proto.Message, info eventlog.Info, ifUnset eventlog.Cursor) (eventlog.Cursor, string, error) {
-	message := req.ProtoReflect()
-	choice := message.Descriptor().Fields().ByName(fieldAfter).ContainingOneof()
-	field := message.WhichOneof(choice)
-	if field == nil {
-		return ifUnset, "", nil
-	}
-	name, value := string(field.Name()), message.Get(field)
-	place := ifUnset
-	var err error
-	switch name {
-	case fieldLatest:
-		place, err = info.Next, checkTrue(name, value.Bool())
-	case fieldEarliest:
-		place, err = info.First, checkTrue(name, value.Bool())
-	case fieldAfter:
-		place, err = s.toCursor(name, value.String())
-	case fieldSince:
-		since, _ := value.Message().Interface().(*timestamppb.Timestamp)
-		if err = checkTime(name, since); err == nil {
-			place, err = s.log.CursorAt(ctx, since.AsTime())
+// start returns the position that a request begins at; without one it is ifUnset. field is the request's that holds it. The log is as
+// described.
+func (s *Server) start(
+	ctx context.Context, field string, start *linksgatev1.Start, info eventlog.Info, ifUnset eventlog.Cursor,
+) (eventlog.Cursor, error) {
+	switch at := start.GetPosition().(type) {
+	case *linksgatev1.Start_Latest:
+		return info.Next, checkTrue(field+".latest", at.Latest)
+	case *linksgatev1.Start_Earliest:
+		return info.First, checkTrue(field+".earliest", at.Earliest)
+	case *linksgatev1.Start_After:
+		return s.toCursor(field+".after", at.After)
+	case *linksgatev1.Start_Since:
+		if err := checkTime(field+".since", at.Since); err != nil {
+			return eventlog.Cursor{}, err
 		}
-	default:
-		err = &fieldError{field: name, problem: "does not name a place"}
+		return s.log.CursorAt(ctx, at.Since.AsTime())
 	}
-	return place, name, err
+	return ifUnset, nil
+}
+
+// startWithin is as start, for what cannot be told of a gap: the position must be one of those that are retained.
+func (s *Server) startWithin(ctx context.Context, field string, start *linksgatev1.Start, info eventlog.Info) (eventlog.Cursor, error) {
+	cursor, err := s.start(ctx, field, start, info, info.Next)
+	_, isToken := start.GetPosition().(*linksgatev1.Start_After)
+	switch {
+	case err != nil || !isToken:
+	case info.Next.Before(cursor):
+		err = eventlog.ErrAhead
+	case cursor.Stream < info.First.Stream:
+		err = &gapError{err: eventlog.ErrExpired, available: s.log.Token(info.First)}
+	}
+	return cursor, err
 }
 
 // checkTrue refuses a choice that was set to false: it says neither that nor anything else.

@@ -35,8 +35,16 @@ func (o *outlet) send(message any) error {
 
 // stuck reports whether a send has been waiting for the client for longer than the timeout.
 func (o *outlet) stuck(timeout time.Duration) bool {
+	return o.blocked() > timeout
+}
+
+// blocked is for how long a send has been waiting for the client; 0 if none is.
+func (o *outlet) blocked() time.Duration {
 	began := o.sending.Load()
-	return began != 0 && time.Since(o.opened)-time.Duration(began) > timeout
+	if began == 0 {
+		return 0
+	}
+	return time.Since(o.opened) - time.Duration(began)
 }
 
 // serveStream runs a stream until it ends by itself, the server drains, it reaches the maximum age, or its client does not

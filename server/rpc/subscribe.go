@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,6 +26,7 @@ func (s *Server) Subscribe(req *linksgatev1.SubscribeRequest, stream grpc.Server
 	if err != nil {
 		return err
 	}
+	defer s.list(sub)()
 	return s.serveStream(stream.Context(), sub.outlet, sub.run)
 }
 
@@ -39,13 +41,16 @@ type subscription struct {
 	maxBatch  int
 	onGap     linksgatev1.GapPolicy
 	info      eventlog.Info // of the log when the subscription began
+	request   *linksgatev1.SubscribeRequest
 
-	live bool // CaughtUp was sent, and FellBehind not since
+	live    atomic.Bool  // CaughtUp was sent, and FellBehind not since
+	lagTime atomic.Int64 // of the newest step, in nanoseconds
+	sent    atomic.Int64 // notifications
 }
 
 // newSubscription checks a request and settles where it starts and ends.
 func (s *Server) newSubscription(ctx context.Context, req *linksgatev1.SubscribeRequest, stream grpc.ServerStreamingServer[linksgatev1.SubscribeResponse]) (*subscription, error) {
-	sub := &subscription{server: s, outlet: newOutlet(stream), maxBatch: int(req.GetMaxBatch()), onGap: req.GetOnGap()}
+	sub := &subscription{server: s, outlet: newOutlet(stream), maxBatch: int(req.GetMaxBatch()), onGap: req.GetOnGap(), request: req}
 	var err error
 	if sub.options.Filter, err = toFilter(req.GetFilter(), "filter."); err != nil {
 		return nil, err
@@ -53,14 +58,14 @@ func (s *Server) newSubscription(ctx context.Context, req *linksgatev1.Subscribe
 	if sub.heartbeat, err = toHeartbeat(req.GetHeartbeatInterval()); err != nil {
 		return nil, err
 	}
-	if err := checkClientID(req.GetClientId()); err != nil {
+	if err := checkClientName(req.GetClientName()); err != nil {
 		return nil, err
 	}
 	switch {
 	case sub.maxBatch == 0:
 		sub.maxBatch = 1
-	case sub.maxBatch > eventlog.MaxBatchRecords:
-		return nil, &fieldError{field: "max_batch", problem: fmt.Sprintf("%d is over %d", sub.maxBatch, eventlog.MaxBatchRecords)}
+	case sub.maxBatch < 0 || sub.maxBatch > eventlog.MaxBatchRecords:
+		return nil, &fieldError{field: "max_batch", problem: outside(req.GetMaxBatch(), eventlog.MaxBatchRecords)}
 	}
 	switch sub.onGap {
 	case linksgatev1.GapPolicy_GAP_POLICY_UNSPECIFIED:
@@ -72,7 +77,7 @@ func (s *Server) newSubscription(ctx context.Context, req *linksgatev1.Subscribe
 	if sub.info, err = s.log.Info(ctx); err != nil {
 		return nil, err
 	}
-	if sub.start, _, err = s.start(ctx, req, sub.info, sub.info.Next); err != nil {
+	if sub.start, err = s.start(ctx, "start", req.GetStart(), sub.info, sub.info.Next); err != nil {
 		return nil, err
 	}
 	if sub.options.Until, err = s.subscribeUntil(req, sub.info); err != nil {
@@ -106,14 +111,15 @@ func (s *Server) subscribeUntil(req *linksgatev1.SubscribeRequest, info eventlog
 func (sub *subscription) run(ctx context.Context) error {
 	log := sub.server.log
 	err := sub.send(sub.start, &linksgatev1.SubscribeResponse{Frame: &linksgatev1.SubscribeResponse_Confirmed{
-		Confirmed: &linksgatev1.Confirmed{
+		Confirmed: &linksgatev1.SubscriptionConfirmed{
 			LogId:             log.ID(),
 			First:             sub.server.firstOf(sub.info),
 			Head:              sub.server.headOf(sub.info.Head, sub.info.HeadWritten),
 			HeartbeatInterval: durationpb.New(sub.heartbeat),
-			MaxBatch:          uint32(sub.maxBatch),
+			MaxBatch:          int32(sub.maxBatch),
 			OnGap:             sub.onGap,
 			Lag:               toLag(sub.startLag()),
+			UnknownAccounts:   sub.server.unknownAccounts(sub.request.GetFilter()),
 		},
 	}})
 	if err != nil {
@@ -164,13 +170,14 @@ func (sub *subscription) sendClosing(next eventlog.Cursor, reason linksgatev1.Cl
 
 // sendStep sends what a step of the reading holds.
 func (sub *subscription) sendStep(step eventlog.Step) error {
+	sub.lagTime.Store(int64(step.Lag.Time))
 	if step.Gap != nil {
 		if err := sub.gap(step); err != nil {
 			return err
 		}
 	}
-	if step.State == eventlog.StateReplaying && sub.live {
-		sub.live = false
+	if step.State == eventlog.StateReplaying && sub.live.Load() {
+		sub.live.Store(false)
 		if err := sub.send(step.Next, &linksgatev1.SubscribeResponse{Frame: &linksgatev1.SubscribeResponse_FellBehind{
 			FellBehind: &linksgatev1.FellBehind{Lag: toLag(step.Lag)}}}); err != nil {
 			return err
@@ -179,8 +186,8 @@ func (sub *subscription) sendStep(step eventlog.Step) error {
 	if err := sub.sendRecords(step); err != nil {
 		return err
 	}
-	if step.State == eventlog.StateLive && !sub.live {
-		sub.live = true
+	if step.State == eventlog.StateLive && !sub.live.Load() {
+		sub.live.Store(true)
 		if err := sub.send(step.Next, &linksgatev1.SubscribeResponse{Frame: &linksgatev1.SubscribeResponse_CaughtUp{
 			CaughtUp: &linksgatev1.CaughtUp{Head: sub.head()}}}); err != nil {
 			return err
@@ -190,7 +197,7 @@ func (sub *subscription) sendStep(step eventlog.Step) error {
 		return nil
 	}
 	return sub.send(step.Next, &linksgatev1.SubscribeResponse{Frame: &linksgatev1.SubscribeResponse_Heartbeat{
-		Heartbeat: &linksgatev1.Heartbeat{Now: timestamppb.Now(), Head: sub.head(), Lag: toLag(step.Lag)}}})
+		Heartbeat: &linksgatev1.SubscriptionHeartbeat{Now: timestamppb.Now(), Head: sub.head(), Lag: toLag(step.Lag)}}})
 }
 
 func (sub *subscription) head() *linksgatev1.LogPosition {
@@ -203,7 +210,7 @@ func (sub *subscription) gap(step eventlog.Step) error {
 	if sub.onGap == linksgatev1.GapPolicy_GAP_POLICY_FAIL && !erased {
 		return &gapError{err: step.Gap.Err, available: sub.server.log.Token(step.Next)}
 	}
-	reason := linksgatev1.GapReason_GAP_REASON_DAMAGED
+	reason := linksgatev1.GapReason_GAP_REASON_CORRUPT
 	switch {
 	case erased:
 		reason = linksgatev1.GapReason_GAP_REASON_ERASED
@@ -211,7 +218,7 @@ func (sub *subscription) gap(step eventlog.Step) error {
 		reason = linksgatev1.GapReason_GAP_REASON_EXPIRED
 	}
 	return sub.send(step.Next, &linksgatev1.SubscribeResponse{Frame: &linksgatev1.SubscribeResponse_Gap{
-		Gap: &linksgatev1.Gap{Reason: reason, RecordBatches: step.Gap.Batches, Notifications: step.Gap.Notifications}}})
+		Gap: &linksgatev1.Gap{Reason: reason, RecordBatches: int64(step.Gap.Batches), Notifications: int64(step.Gap.Notifications)}}})
 }
 
 // sendRecords sends the records of a step in batches of at most maxBatch.
@@ -227,6 +234,7 @@ func (sub *subscription) sendRecords(step eventlog.Step) error {
 			return err
 		}
 		sub.server.metrics.sent.Add(float64(n))
+		sub.sent.Add(int64(n))
 		records = records[n:]
 	}
 	return nil

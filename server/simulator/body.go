@@ -24,13 +24,13 @@ var firstEvent = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // document returns the body of the n-th notification of a kind. It is made as a
 // document, not as bytes, so that signing need not parse it.
-func document(kind linksgatev1.Kind, n uint64) jsondoc.Document {
+func document(kind linksgatev1.NotificationKind, n uint64) jsondoc.Document {
 	switch kind {
-	case linksgatev1.Kind_KIND_SMS_RECEIVED:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED:
 		return object(smsReceived(n)...)
-	case linksgatev1.Kind_KIND_PLAN_ORDER_STATUS:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS:
 		return object(planOrderStatus(n)...)
-	case linksgatev1.Kind_KIND_MALL_DEVICE_WARNING:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING:
 		return object(deviceWarning(n))
 	default:
 		return object(undocumented(n)...)

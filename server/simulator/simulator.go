@@ -6,7 +6,7 @@
 // scheme that Linksfield documents for the kind.
 //
 //	sender := simulator.Sender{MD5: secret}
-//	n, err := sender.Make(linksgatev1.Kind_KIND_SMS_RECEIVED, 17)
+//	n, err := sender.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, 17)
 //	request, err := n.Request(ctx, "http://localhost:8080/linksfield/acme")
 //
 // Bodies are made up, and numbered: the same kind and number give the same
@@ -49,7 +49,7 @@ type Sender struct {
 
 // Notification is one request that Linksfield could make.
 type Notification struct {
-	Kind linksgatev1.Kind
+	Kind linksgatev1.NotificationKind
 	// Header is the content type and the signature, with canonical keys.
 	Header http.Header
 	// Body is sent as it is.
@@ -59,11 +59,11 @@ type Notification struct {
 // Scheme returns the signature scheme of a kind, [signature.SchemeMD5] or
 // [signature.SchemeHMAC], as Linksfield documents it. That of marketplace alarms
 // is not documented: they are signed with hmac-sha1 here.
-func Scheme(kind linksgatev1.Kind) string {
+func Scheme(kind linksgatev1.NotificationKind) string {
 	switch kind {
-	case linksgatev1.Kind_KIND_CUBE,
-		linksgatev1.Kind_KIND_MALL_RECHARGE_SUCCESS,
-		linksgatev1.Kind_KIND_MARKETPLACE_ALARM:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE,
+		linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS,
+		linksgatev1.NotificationKind_NOTIFICATION_KIND_MARKETPLACE_ALARM:
 		return signature.SchemeHMAC
 	default:
 		return signature.SchemeMD5
@@ -72,7 +72,7 @@ func Scheme(kind linksgatev1.Kind) string {
 
 // Make returns the n-th notification of a kind. The error is about the secret
 // that the kind's scheme needs.
-func (s *Sender) Make(kind linksgatev1.Kind, n uint64) (Notification, error) {
+func (s *Sender) Make(kind linksgatev1.NotificationKind, n uint64) (Notification, error) {
 	doc := document(kind, n)
 	return s.signed(kind, &doc, doc.Root.AppendCompact(make([]byte, 0, 256), jsondoc.AsReceived))
 }
@@ -80,7 +80,7 @@ func (s *Sender) Make(kind linksgatev1.Kind, n uint64) (Notification, error) {
 // MakeWithBody returns a notification that has the given body, which it keeps.
 // To be signed a body must be JSON, with the one exception that
 // [jsondoc.Parse] makes; an unsigned one may be anything.
-func (s *Sender) MakeWithBody(kind linksgatev1.Kind, body []byte) (Notification, error) {
+func (s *Sender) MakeWithBody(kind linksgatev1.NotificationKind, body []byte) (Notification, error) {
 	if s.Unsigned {
 		return s.signed(kind, nil, body)
 	}
@@ -91,7 +91,7 @@ func (s *Sender) MakeWithBody(kind linksgatev1.Kind, body []byte) (Notification,
 	return s.signed(kind, doc, body)
 }
 
-func (s *Sender) signed(kind linksgatev1.Kind, doc *jsondoc.Document, body []byte) (Notification, error) {
+func (s *Sender) signed(kind linksgatev1.NotificationKind, doc *jsondoc.Document, body []byte) (Notification, error) {
 	header, err := s.sign(kind, doc)
 	if err != nil {
 		return Notification{}, fmt.Errorf("sign %s: %w", payload.KindName(kind), err)
@@ -100,7 +100,7 @@ func (s *Sender) signed(kind linksgatev1.Kind, doc *jsondoc.Document, body []byt
 	return Notification{Kind: kind, Header: header, Body: body}, nil
 }
 
-func (s *Sender) sign(kind linksgatev1.Kind, doc *jsondoc.Document) (http.Header, error) {
+func (s *Sender) sign(kind linksgatev1.NotificationKind, doc *jsondoc.Document) (http.Header, error) {
 	switch {
 	case s.Unsigned:
 		return make(http.Header, 1), nil

@@ -63,20 +63,20 @@ func TestEveryKindIsSignedAndDistinct(t *testing.T) {
 
 func TestBodies(t *testing.T) {
 	tests := []struct {
-		kind linksgatev1.Kind
+		kind linksgatev1.NotificationKind
 		n    uint64
 		want string
 	}{
-		{linksgatev1.Kind_KIND_SMS_RECEIVED, 1002, `{"imsi":"423000000000002","partner_code":"P002671",` +
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, 1002, `{"imsi":"423000000000002","partner_code":"P002671",` +
 			`"received_at":"2026-01-01T001642","sim_id":"89860220190000000002","text_message":"device status: 1002"}`},
-		{linksgatev1.Kind_KIND_SMS_RECEIVED, 1, `{"partner_code":"P123456","sim_id":"89860220190000000001",` +
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, 1, `{"partner_code":"P123456","sim_id":"89860220190000000001",` +
 			`"imsi":"423000000000001","message_type":"Binary","text_message":"发送短信内容 1","received_at":"1767225601000"}`},
-		{linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, 3, `{"assetid":"asset-0003","imsi":"423000000000003","operation":"1003",` +
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS, 3, `{"assetid":"asset-0003","imsi":"423000000000003","operation":"1003",` +
 			`"orderid":"order-3","time":"1767225603000"}`},
-		{linksgatev1.Kind_KIND_MALL_DEVICE_WARNING, 1, `{"devices":[` +
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING, 1, `{"devices":[` +
 			`{"expireTime":"","warningCode":"2","deviceId":"89314404000000000001"},` +
 			`{"expireTime":"","warningCode":"3","deviceId":"89860220190000000002"}]}`},
-		{linksgatev1.Kind_KIND_CUBE, 7, `{"note":"made up: the real body is not documented","number":"7",` +
+		{linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, 7, `{"note":"made up: the real body is not documented","number":"7",` +
 			`"sim":"89860220190000000007","time":"1767225607000"}`},
 	}
 	for _, tt := range tests {
@@ -101,7 +101,7 @@ func TestForger(t *testing.T) {
 
 func TestUnsigned(t *testing.T) {
 	unsigned := simulator.Sender{Unsigned: true}
-	made, err := unsigned.Make(linksgatev1.Kind_KIND_PLAN_ORDER_STATUS, 1)
+	made, err := unsigned.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,13 +112,13 @@ func TestUnsigned(t *testing.T) {
 
 func TestNoSecret(t *testing.T) {
 	var unarmed simulator.Sender
-	if _, err := unarmed.Make(linksgatev1.Kind_KIND_SMS_RECEIVED, 1); !errors.Is(err, signature.ErrUnknownKey) {
+	if _, err := unarmed.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, 1); !errors.Is(err, signature.ErrUnknownKey) {
 		t.Errorf("%v; want ErrUnknownKey", err)
 	}
 }
 
 func TestMakeWithBody(t *testing.T) {
-	const kind = linksgatev1.Kind_KIND_SMS_RECEIVED
+	const kind = linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED
 	missingComma := []byte("{\"a\": \"1\"\n\"b\": 2}")
 	made, err := sender.MakeWithBody(kind, missingComma)
 	if err != nil || string(made.Body) != string(missingComma) {
@@ -137,7 +137,7 @@ func TestMakeWithBody(t *testing.T) {
 }
 
 func TestRequest(t *testing.T) {
-	made, err := sender.Make(linksgatev1.Kind_KIND_CUBE, 1)
+	made, err := sender.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -277,8 +277,8 @@ func (s *scene) proxy(t *testing.T) string {
 func TestEventSourcesMissNothing(t *testing.T) {
 	s := newScene(t)
 	pages := map[string]*page{
-		"an EventSource alone": open(t, s.proxy(t), subscribePath+"?earliest=true", ""),
-		"behind nginx":         open(t, s.nginx(t, "")[0], subscribePath+"?earliest=true", "&again"),
+		"an EventSource alone": open(t, s.proxy(t), subscribePath+"?start.earliest=true", ""),
+		"behind nginx":         open(t, s.nginx(t, "")[0], subscribePath+"?start.earliest=true", "&again"),
 	}
 	s.send(t, 50)
 	for name, p := range pages {
@@ -314,8 +314,8 @@ func TestEventSourcesStop(t *testing.T) {
 	s := newScene(t)
 	s.send(t, 20)
 	front := s.proxy(t)
-	ended := open(t, front, subscribePath+"?earliest=true&untilHead=true", "")
-	refused := open(t, front, subscribePath+"?after=nonsense", "")
+	ended := open(t, front, subscribePath+"?start.earliest=true&untilHead=true", "")
+	refused := open(t, front, subscribePath+"?start.after=nonsense", "")
 	s.await(t, "the one with an end has stopped", func() bool { return ended.count(isClosed) == 1 })
 	if diff := cmp.Diff(s.ids(t), ended.ids()); diff != "" {
 		t.Errorf("- in the log, + in the page:\n%s", diff)
@@ -443,7 +443,7 @@ func TestOpenAPI(t *testing.T) {
 	s.await(t, "something is in quarantine", func() bool { return wrong.Denied() >= 20 })
 	cancel()
 	sending.Wait()
-	response, err := http.Post("http://"+s.REST+"/v1/groups", "application/json", strings.NewReader(`{"group":{"name":"billing"},"earliest":true}`))
+	response, err := http.Post("http://"+s.REST+"/v1/groups", "application/json", strings.NewReader(`{"group":{"name":"billing"},"start":{"earliest":true}}`))
 	check(t, err)
 	response.Body.Close()
 

@@ -99,15 +99,15 @@ func (r receivedRequest) notification(doc *jsondoc.Document, verification *links
 // calls are resent. Of Cube, the signed timestamp takes part: whether a resend has a new one is not documented, and storing
 // it twice is better than losing an event. A request with `x-lf-delivery` is a copy of another with the same value; what the
 // value means is not documented either, so the body takes part.
-func duplicateKey(kind linksgatev1.Kind, headers http.Header, body []byte) []byte {
+func duplicateKey(kind linksgatev1.NotificationKind, headers http.Header, body []byte) []byte {
 	var distinguishing string
 	delivery := headers.Get("X-Lf-Delivery")
 	switch {
 	case delivery != "":
 		distinguishing = "delivery:" + delivery
-	case kind == linksgatev1.Kind_KIND_DATA_USAGE_ALERT:
+	case kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT:
 		distinguishing = "content:"
-	case kind == linksgatev1.Kind_KIND_CUBE:
+	case kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE:
 		distinguishing = "timestamp:" + headers.Get("X-Lf-Timestamp")
 	default:
 		return nil
@@ -135,18 +135,18 @@ func traceContext(headers http.Header) *linksgatev1.TraceContext {
 }
 
 // recordedHeaders picks the headers that matter, by name; the values of a repeated one stay in order.
-func recordedHeaders(headers http.Header) []*linksgatev1.Header {
-	recorded := make([]*linksgatev1.Header, 0, 5)
+func recordedHeaders(headers http.Header) []*linksgatev1.RequestHeader {
+	recorded := make([]*linksgatev1.RequestHeader, 0, 5)
 	for name, values := range headers {
 		if !strings.HasPrefix(name, "X-Lf-") && name != "Content-Type" {
 			continue
 		}
 		name = strings.ToLower(name)
 		for _, value := range values {
-			recorded = append(recorded, &linksgatev1.Header{Name: headerText(name), Value: headerText(value)})
+			recorded = append(recorded, &linksgatev1.RequestHeader{Name: headerText(name), Value: headerText(value)})
 		}
 	}
-	slices.SortStableFunc(recorded, func(a, b *linksgatev1.Header) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(recorded, func(a, b *linksgatev1.RequestHeader) int { return strings.Compare(a.Name, b.Name) })
 	return recorded
 }
 

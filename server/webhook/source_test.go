@@ -79,7 +79,7 @@ func TestAllowedSourcesLookAtTheRealSource(t *testing.T) {
 	t.Parallel()
 	account := &webhook.Account{
 		Keys: signature.Keyring{},
-		Kinds: map[linksgatev1.Kind]webhook.KindPolicy{linksgatev1.Kind_KIND_SMS_RECEIVED: {
+		Kinds: map[linksgatev1.NotificationKind]webhook.KindPolicy{linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED: {
 			Signature: webhook.SignatureNone,
 			Sources:   []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32")},
 		}},

@@ -79,7 +79,7 @@ type Account struct {
 	// Keys are the secrets that Linksfield signs with.
 	Keys signature.Keyring
 	// Kinds holds what differs from the default for some kinds.
-	Kinds map[linksgatev1.Kind]KindPolicy
+	Kinds map[linksgatev1.NotificationKind]KindPolicy
 }
 
 // KindPolicy guards one URL. The zero value: signature required, no path token, any source.
@@ -192,7 +192,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // route is what a URL says, and whether the request may use it.
 type route struct {
 	account  string
-	kind     linksgatev1.Kind
+	kind     linksgatev1.NotificationKind
 	kindName string // empty when unknown
 	keys     signature.Keyring
 	policy   KindPolicy
@@ -223,7 +223,7 @@ func (s *Settings) route(r *http.Request) (route, *answer) {
 }
 
 // routeTo returns the route of an account and kind.
-func (s *Settings) routeTo(accountName string, kind linksgatev1.Kind) (route, bool) {
+func (s *Settings) routeTo(accountName string, kind linksgatev1.NotificationKind) (route, bool) {
 	account := s.Accounts[accountName]
 	if account == nil {
 		return route{}, false
@@ -313,7 +313,7 @@ func (h *Handler) store(ctx context.Context, n *linksgatev1.Notification) *answe
 	if errors.Is(err, eventlog.ErrTooLarge) {
 		// Typed and raw together can outgrow the log's limit. The raw body is what must not be lost.
 		n.Iccids, n.PartnerCode = nil, ""
-		n.Payload = &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.Unrecognized{
+		n.Payload = &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.UnrecognizedPayload{
 			Reason: "the typed form would exceed the log's record size; see the body",
 		}}
 		position, err = h.log.Append(ctx, n)
@@ -322,4 +322,10 @@ func (h *Handler) store(ctx context.Context, n *linksgatev1.Notification) *answe
 		return refuseStore(err)
 	}
 	return stored(h.log.NotificationID(position))
+}
+
+// HasAccount reports whether an account is configured now.
+func (h *Handler) HasAccount(name string) bool {
+	_, ok := h.settings.Load().Accounts[name]
+	return ok
 }

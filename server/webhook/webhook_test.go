@@ -78,7 +78,7 @@ func serve(t *testing.T, options webhook.Options) *front {
 
 func sms(t *testing.T) simulator.Notification {
 	t.Helper()
-	made, err := sender.MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, []byte(smsBody))
+	made, err := sender.MakeWithBody(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, []byte(smsBody))
 	if err != nil {
 		t.Fatal(err)
 	}

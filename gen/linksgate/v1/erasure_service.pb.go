@@ -80,11 +80,11 @@ func (x *EraseSimRequest) GetDryRun() bool {
 type EraseSimResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Notifications of the log.
-	Notifications uint64 `protobuf:"varint,1,opt,name=notifications,proto3" json:"notifications,omitempty"`
+	Notifications int64 `protobuf:"varint,1,opt,name=notifications,proto3" json:"notifications,omitempty"`
 	// Entries of the quarantine in which the ICCID occurs.
-	QuarantineEntries uint64 `protobuf:"varint,2,opt,name=quarantine_entries,json=quarantineEntries,proto3" json:"quarantine_entries,omitempty"`
+	QuarantineEntries int64 `protobuf:"varint,2,opt,name=quarantine_entries,json=quarantineEntries,proto3" json:"quarantine_entries,omitempty"`
 	// Notifications that groups have parked, or that are being replayed.
-	Parked        uint64 `protobuf:"varint,3,opt,name=parked,proto3" json:"parked,omitempty"`
+	Parked        int64 `protobuf:"varint,3,opt,name=parked,proto3" json:"parked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -119,21 +119,21 @@ func (*EraseSimResponse) Descriptor() ([]byte, []int) {
 	return file_linksgate_v1_erasure_service_proto_rawDescGZIP(), []int{1}
 }
 
-func (x *EraseSimResponse) GetNotifications() uint64 {
+func (x *EraseSimResponse) GetNotifications() int64 {
 	if x != nil {
 		return x.Notifications
 	}
 	return 0
 }
 
-func (x *EraseSimResponse) GetQuarantineEntries() uint64 {
+func (x *EraseSimResponse) GetQuarantineEntries() int64 {
 	if x != nil {
 		return x.QuarantineEntries
 	}
 	return 0
 }
 
-func (x *EraseSimResponse) GetParked() uint64 {
+func (x *EraseSimResponse) GetParked() int64 {
 	if x != nil {
 		return x.Parked
 	}
@@ -149,11 +149,12 @@ const file_linksgate_v1_erasure_service_proto_rawDesc = "" +
 	"\x05iccid\x18\x01 \x01(\tR\x05iccid\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"\x7f\n" +
 	"\x10EraseSimResponse\x12$\n" +
-	"\rnotifications\x18\x01 \x01(\x04R\rnotifications\x12-\n" +
-	"\x12quarantine_entries\x18\x02 \x01(\x04R\x11quarantineEntries\x12\x16\n" +
-	"\x06parked\x18\x03 \x01(\x04R\x06parked2[\n" +
+	"\rnotifications\x18\x01 \x01(\x03R\rnotifications\x12-\n" +
+	"\x12quarantine_entries\x18\x02 \x01(\x03R\x11quarantineEntries\x12\x16\n" +
+	"\x06parked\x18\x03 \x01(\x03R\x06parked2[\n" +
 	"\x0eErasureService\x12I\n" +
-	"\bEraseSim\x12\x1d.linksgate.v1.EraseSimRequest\x1a\x1e.linksgate.v1.EraseSimResponseB=Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1b\x06proto3"
+	"\bEraseSim\x12\x1d.linksgate.v1.EraseSimRequest\x1a\x1e.linksgate.v1.EraseSimResponseB`\n" +
+	"\x10com.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\fLinksgate.V1b\x06proto3"
 
 var (
 	file_linksgate_v1_erasure_service_proto_rawDescOnce sync.Once

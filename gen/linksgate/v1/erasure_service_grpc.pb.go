@@ -26,19 +26,21 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ErasureService is for operators: it removes what is stored about a SIM, as data protection law may ask.
+// ErasureService is for operators: it removes what is stored about a SIM, as data protection law
+// may ask.
 //
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type ErasureServiceClient interface {
-	// EraseSim removes every notification of a SIM that is stored by now: from the log, the quarantine and what groups have parked. When
-	// it returns, none can be read any more, and within minutes they are replaced in every file of the data directory, also after a
-	// crash. Subscribers that read past them get a Gap with GAP_REASON_ERASED. What comes later is stored as before.
+	// EraseSim removes every notification of a SIM that is stored by now: from the log, the
+	// quarantine and what groups have parked. When it returns, none can be read any more, and within
+	// minutes they are replaced in every file of the data directory, also after a crash. Subscribers
+	// that read past them get a Gap with GAP_REASON_ERASED. What comes later is stored as before.
 	//
-	// It does not reach backups and other copies of the data directory, nor what subscribers have received, nor notifications whose
-	// ICCID the gateway has not recognised.
+	// It does not reach backups and other copies of the data directory, nor what subscribers have
+	// received, nor notifications whose ICCID the gateway has not recognised.
 	//
-	// It reads the whole log: allow it a deadline of minutes. Errors: INVALID_ARGUMENT (not an ICCID), UNIMPLEMENTED (the log is on
-	// a NATS cluster), UNAVAILABLE.
+	// It reads the whole log: allow it a deadline of minutes. Errors: INVALID_ARGUMENT (not an
+	// ICCID), UNIMPLEMENTED (the log is on a NATS cluster), UNAVAILABLE.
 	EraseSim(ctx context.Context, in *EraseSimRequest, opts ...grpc.CallOption) (*EraseSimResponse, error)
 }
 
@@ -64,19 +66,21 @@ func (c *erasureServiceClient) EraseSim(ctx context.Context, in *EraseSimRequest
 // All implementations must embed UnimplementedErasureServiceServer
 // for forward compatibility.
 //
-// ErasureService is for operators: it removes what is stored about a SIM, as data protection law may ask.
+// ErasureService is for operators: it removes what is stored about a SIM, as data protection law
+// may ask.
 //
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type ErasureServiceServer interface {
-	// EraseSim removes every notification of a SIM that is stored by now: from the log, the quarantine and what groups have parked. When
-	// it returns, none can be read any more, and within minutes they are replaced in every file of the data directory, also after a
-	// crash. Subscribers that read past them get a Gap with GAP_REASON_ERASED. What comes later is stored as before.
+	// EraseSim removes every notification of a SIM that is stored by now: from the log, the
+	// quarantine and what groups have parked. When it returns, none can be read any more, and within
+	// minutes they are replaced in every file of the data directory, also after a crash. Subscribers
+	// that read past them get a Gap with GAP_REASON_ERASED. What comes later is stored as before.
 	//
-	// It does not reach backups and other copies of the data directory, nor what subscribers have received, nor notifications whose
-	// ICCID the gateway has not recognised.
+	// It does not reach backups and other copies of the data directory, nor what subscribers have
+	// received, nor notifications whose ICCID the gateway has not recognised.
 	//
-	// It reads the whole log: allow it a deadline of minutes. Errors: INVALID_ARGUMENT (not an ICCID), UNIMPLEMENTED (the log is on
-	// a NATS cluster), UNAVAILABLE.
+	// It reads the whole log: allow it a deadline of minutes. Errors: INVALID_ARGUMENT (not an
+	// ICCID), UNIMPLEMENTED (the log is on a NATS cluster), UNAVAILABLE.
 	EraseSim(context.Context, *EraseSimRequest) (*EraseSimResponse, error)
 	mustEmbedUnimplementedErasureServiceServer()
 }

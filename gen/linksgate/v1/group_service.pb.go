@@ -9,9 +9,7 @@ package linksgatev1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
-	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
-	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -24,564 +22,20 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Ordering says which notifications of a group may be out at the same time.
-type Ordering int32
-
-const (
-	// NONE.
-	Ordering_ORDERING_UNSPECIFIED Ordering = 0
-	// Any. Older ones are leased first.
-	Ordering_ORDERING_NONE Ordering = 1
-	// Those of one SIM one at a time, in the order of the log, across members and gateways: the next one is leased when the one
-	// before was acknowledged or parked. Other SIMs go on meanwhile. Those that name no SIM are not ordered. One gateway at a time
-	// serves such a group; members of others stand by.
-	Ordering_ORDERING_BY_SIM Ordering = 2
-)
-
-// Enum value maps for Ordering.
-var (
-	Ordering_name = map[int32]string{
-		0: "ORDERING_UNSPECIFIED",
-		1: "ORDERING_NONE",
-		2: "ORDERING_BY_SIM",
-	}
-	Ordering_value = map[string]int32{
-		"ORDERING_UNSPECIFIED": 0,
-		"ORDERING_NONE":        1,
-		"ORDERING_BY_SIM":      2,
-	}
-)
-
-func (x Ordering) Enum() *Ordering {
-	p := new(Ordering)
-	*p = x
-	return p
-}
-
-func (x Ordering) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Ordering) Descriptor() protoreflect.EnumDescriptor {
-	return file_linksgate_v1_group_service_proto_enumTypes[0].Descriptor()
-}
-
-func (Ordering) Type() protoreflect.EnumType {
-	return &file_linksgate_v1_group_service_proto_enumTypes[0]
-}
-
-func (x Ordering) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Ordering.Descriptor instead.
-func (Ordering) EnumDescriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{0}
-}
-
-// LeaseOutcome is what becomes of a lease.
-type LeaseOutcome int32
-
-const (
-	// Not set. Never sent.
-	LeaseOutcome_LEASE_OUTCOME_UNSPECIFIED LeaseOutcome = 0
-	// Done; or done before with the same lease.
-	LeaseOutcome_LEASE_OUTCOME_OK LeaseOutcome = 1
-	// Not done: the lease is over. It ended, was given back, was settled otherwise, or the group was moved.
-	LeaseOutcome_LEASE_OUTCOME_STALE LeaseOutcome = 2
-	// Not done: not a lease token of this group.
-	LeaseOutcome_LEASE_OUTCOME_INVALID LeaseOutcome = 3
-	// Not done, or not known to be done: the gateway that gave the lease cannot be asked at the moment. Call again.
-	LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE LeaseOutcome = 4
-)
-
-// Enum value maps for LeaseOutcome.
-var (
-	LeaseOutcome_name = map[int32]string{
-		0: "LEASE_OUTCOME_UNSPECIFIED",
-		1: "LEASE_OUTCOME_OK",
-		2: "LEASE_OUTCOME_STALE",
-		3: "LEASE_OUTCOME_INVALID",
-		4: "LEASE_OUTCOME_UNAVAILABLE",
-	}
-	LeaseOutcome_value = map[string]int32{
-		"LEASE_OUTCOME_UNSPECIFIED": 0,
-		"LEASE_OUTCOME_OK":          1,
-		"LEASE_OUTCOME_STALE":       2,
-		"LEASE_OUTCOME_INVALID":     3,
-		"LEASE_OUTCOME_UNAVAILABLE": 4,
-	}
-)
-
-func (x LeaseOutcome) Enum() *LeaseOutcome {
-	p := new(LeaseOutcome)
-	*p = x
-	return p
-}
-
-func (x LeaseOutcome) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (LeaseOutcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_linksgate_v1_group_service_proto_enumTypes[1].Descriptor()
-}
-
-func (LeaseOutcome) Type() protoreflect.EnumType {
-	return &file_linksgate_v1_group_service_proto_enumTypes[1]
-}
-
-func (x LeaseOutcome) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use LeaseOutcome.Descriptor instead.
-func (LeaseOutcome) EnumDescriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{1}
-}
-
-// ParkReason says why a notification was parked.
-type ParkReason int32
-
-const (
-	// Not set. Never sent.
-	ParkReason_PARK_REASON_UNSPECIFIED ParkReason = 0
-	// A member rejected it with `park`.
-	ParkReason_PARK_REASON_REQUESTED ParkReason = 1
-	// A member rejected it in its last attempt.
-	ParkReason_PARK_REASON_REJECTED ParkReason = 2
-	// The lease of its last attempt ended unsettled.
-	ParkReason_PARK_REASON_LEASE_ENDED ParkReason = 3
-	// The member disconnected in its last attempt.
-	ParkReason_PARK_REASON_DISCONNECTED ParkReason = 4
-)
-
-// Enum value maps for ParkReason.
-var (
-	ParkReason_name = map[int32]string{
-		0: "PARK_REASON_UNSPECIFIED",
-		1: "PARK_REASON_REQUESTED",
-		2: "PARK_REASON_REJECTED",
-		3: "PARK_REASON_LEASE_ENDED",
-		4: "PARK_REASON_DISCONNECTED",
-	}
-	ParkReason_value = map[string]int32{
-		"PARK_REASON_UNSPECIFIED":  0,
-		"PARK_REASON_REQUESTED":    1,
-		"PARK_REASON_REJECTED":     2,
-		"PARK_REASON_LEASE_ENDED":  3,
-		"PARK_REASON_DISCONNECTED": 4,
-	}
-)
-
-func (x ParkReason) Enum() *ParkReason {
-	p := new(ParkReason)
-	*p = x
-	return p
-}
-
-func (x ParkReason) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ParkReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_linksgate_v1_group_service_proto_enumTypes[2].Descriptor()
-}
-
-func (ParkReason) Type() protoreflect.EnumType {
-	return &file_linksgate_v1_group_service_proto_enumTypes[2]
-}
-
-func (x ParkReason) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ParkReason.Descriptor instead.
-func (ParkReason) EnumDescriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{2}
-}
-
-// Group is a place in the log that members share, and the rules for sharing it.
-type Group struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Names the group: from 1 to 63 lower-case letters, digits and hyphens, beginning with a letter.
-	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Which notifications the group is about; others are passed over. Not set: all.
-	Filter *Filter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
-	// In which order, and how much of it at once. Cannot be changed. Not set: NONE.
-	Ordering Ordering `protobuf:"varint,3,opt,name=ordering,proto3,enum=linksgate.v1.Ordering" json:"ordering,omitempty"`
-	// How long a notification is lent, from 1 s to 1 h. Not set: 30 s.
-	LeaseDuration *durationpb.Duration `protobuf:"bytes,4,opt,name=lease_duration,json=leaseDuration,proto3" json:"lease_duration,omitempty"`
-	// How often a notification is delivered before it is parked, from 1 to 100. Not set: 10.
-	MaxAttempts uint32 `protobuf:"varint,5,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
-	// How long to wait between attempts.
-	BackOff *BackOff `protobuf:"bytes,6,opt,name=back_off,json=backOff,proto3" json:"back_off,omitempty"`
-	// When the group was created. Set by the gateway.
-	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	// How the group is doing. Set by the gateway, in GetGroup and ListGroups.
-	Status        *GroupStatus `protobuf:"bytes,8,opt,name=status,proto3" json:"status,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Group) Reset() {
-	*x = Group{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Group) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Group) ProtoMessage() {}
-
-func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Group.ProtoReflect.Descriptor instead.
-func (*Group) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *Group) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *Group) GetFilter() *Filter {
-	if x != nil {
-		return x.Filter
-	}
-	return nil
-}
-
-func (x *Group) GetOrdering() Ordering {
-	if x != nil {
-		return x.Ordering
-	}
-	return Ordering_ORDERING_UNSPECIFIED
-}
-
-func (x *Group) GetLeaseDuration() *durationpb.Duration {
-	if x != nil {
-		return x.LeaseDuration
-	}
-	return nil
-}
-
-func (x *Group) GetMaxAttempts() uint32 {
-	if x != nil {
-		return x.MaxAttempts
-	}
-	return 0
-}
-
-func (x *Group) GetBackOff() *BackOff {
-	if x != nil {
-		return x.BackOff
-	}
-	return nil
-}
-
-func (x *Group) GetCreatedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.CreatedAt
-	}
-	return nil
-}
-
-func (x *Group) GetStatus() *GroupStatus {
-	if x != nil {
-		return x.Status
-	}
-	return nil
-}
-
-// BackOff is how long a notification waits after an attempt that failed: `initial`, doubled with every attempt, at most
-// `maximum`; of that a random part of up to a half is left out. After the disconnecting of a member it is at most 1 s.
-type BackOff struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// After the first attempt, from 0 to 1 h. Not set: 1 s.
-	Initial *durationpb.Duration `protobuf:"bytes,1,opt,name=initial,proto3" json:"initial,omitempty"`
-	// At most, from `initial` to 24 h. Not set: 5 min.
-	Maximum       *durationpb.Duration `protobuf:"bytes,2,opt,name=maximum,proto3" json:"maximum,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *BackOff) Reset() {
-	*x = BackOff{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *BackOff) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*BackOff) ProtoMessage() {}
-
-func (x *BackOff) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use BackOff.ProtoReflect.Descriptor instead.
-func (*BackOff) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *BackOff) GetInitial() *durationpb.Duration {
-	if x != nil {
-		return x.Initial
-	}
-	return nil
-}
-
-func (x *BackOff) GetMaximum() *durationpb.Duration {
-	if x != nil {
-		return x.Maximum
-	}
-	return nil
-}
-
-// GroupStatus says how a group is doing.
-type GroupStatus struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// How far the oldest notification that is not settled is behind the head.
-	Lag *Lag `protobuf:"bytes,1,opt,name=lag,proto3" json:"lag,omitempty"`
-	// The oldest notification that is not settled. Its token stands before it. Not set when the group has settled everything, except
-	// what was replayed.
-	OldestUnacknowledged *LogPosition `protobuf:"bytes,2,opt,name=oldest_unacknowledged,json=oldestUnacknowledged,proto3" json:"oldest_unacknowledged,omitempty"`
-	// Leases that are out.
-	InFlight uint32 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// Notifications that wait for another attempt, and those that wait after ReplayParked.
-	Retrying uint32 `protobuf:"varint,4,opt,name=retrying,proto3" json:"retrying,omitempty"`
-	// Parked notifications.
-	Parked uint64 `protobuf:"varint,5,opt,name=parked,proto3" json:"parked,omitempty"`
-	// Members that are connected.
-	Members []*GroupMember `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
-	// Record batches that expired, or were damaged on disk, before the group got them; as far as this can be told, since the
-	// gateways began to serve the group.
-	MissedRecordBatches uint64 `protobuf:"varint,7,opt,name=missed_record_batches,json=missedRecordBatches,proto3" json:"missed_record_batches,omitempty"`
-	// Only with BY_SIM: notifications that may still be with a member since the gateway ended without stopping, and those of their SIMs
-	// that were in its reach. They are lent when they have been settled or rejected, or when that lease must have ended.
-	Held uint32 `protobuf:"varint,8,opt,name=held,proto3" json:"held,omitempty"`
-	// Members have room, and nothing can be lent, for 10 s and more: a gateway has as much in hand as it may, and all of it is leased, waits
-	// for another attempt, or waits behind others of its SIM. It goes on when some of that is settled.
-	Stalled       bool `protobuf:"varint,9,opt,name=stalled,proto3" json:"stalled,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupStatus) Reset() {
-	*x = GroupStatus{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupStatus) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupStatus) ProtoMessage() {}
-
-func (x *GroupStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupStatus.ProtoReflect.Descriptor instead.
-func (*GroupStatus) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *GroupStatus) GetLag() *Lag {
-	if x != nil {
-		return x.Lag
-	}
-	return nil
-}
-
-func (x *GroupStatus) GetOldestUnacknowledged() *LogPosition {
-	if x != nil {
-		return x.OldestUnacknowledged
-	}
-	return nil
-}
-
-func (x *GroupStatus) GetInFlight() uint32 {
-	if x != nil {
-		return x.InFlight
-	}
-	return 0
-}
-
-func (x *GroupStatus) GetRetrying() uint32 {
-	if x != nil {
-		return x.Retrying
-	}
-	return 0
-}
-
-func (x *GroupStatus) GetParked() uint64 {
-	if x != nil {
-		return x.Parked
-	}
-	return 0
-}
-
-func (x *GroupStatus) GetMembers() []*GroupMember {
-	if x != nil {
-		return x.Members
-	}
-	return nil
-}
-
-func (x *GroupStatus) GetMissedRecordBatches() uint64 {
-	if x != nil {
-		return x.MissedRecordBatches
-	}
-	return 0
-}
-
-func (x *GroupStatus) GetHeld() uint32 {
-	if x != nil {
-		return x.Held
-	}
-	return 0
-}
-
-func (x *GroupStatus) GetStalled() bool {
-	if x != nil {
-		return x.Stalled
-	}
-	return false
-}
-
-// GroupMember is one open Consume or one waiting Fetch.
-type GroupMember struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The name that it gave itself.
-	ClientId string `protobuf:"bytes,1,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
-	// When it joined.
-	JoinedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
-	// Leases that it has.
-	InFlight uint32 `protobuf:"varint,3,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
-	// Most leases that it may have at once.
-	MaxInFlight   uint32 `protobuf:"varint,4,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupMember) Reset() {
-	*x = GroupMember{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupMember) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupMember) ProtoMessage() {}
-
-func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
-func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *GroupMember) GetClientId() string {
-	if x != nil {
-		return x.ClientId
-	}
-	return ""
-}
-
-func (x *GroupMember) GetJoinedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.JoinedAt
-	}
-	return nil
-}
-
-func (x *GroupMember) GetInFlight() uint32 {
-	if x != nil {
-		return x.InFlight
-	}
-	return 0
-}
-
-func (x *GroupMember) GetMaxInFlight() uint32 {
-	if x != nil {
-		return x.MaxInFlight
-	}
-	return 0
-}
-
 // CreateGroupRequest describes the group to create.
 type CreateGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The group. What the gateway sets is ignored.
 	Group *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// Where in the log the group starts. Not set: latest.
-	//
-	// Types that are valid to be assigned to Start:
-	//
-	//	*CreateGroupRequest_Latest
-	//	*CreateGroupRequest_Earliest
-	//	*CreateGroupRequest_After
-	//	*CreateGroupRequest_Since
-	Start         isCreateGroupRequest_Start `protobuf_oneof:"start"`
+	Start         *Start `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateGroupRequest) Reset() {
 	*x = CreateGroupRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[4]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -593,7 +47,7 @@ func (x *CreateGroupRequest) String() string {
 func (*CreateGroupRequest) ProtoMessage() {}
 
 func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[4]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -606,7 +60,7 @@ func (x *CreateGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroupRequest.ProtoReflect.Descriptor instead.
 func (*CreateGroupRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{4}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *CreateGroupRequest) GetGroup() *Group {
@@ -616,81 +70,12 @@ func (x *CreateGroupRequest) GetGroup() *Group {
 	return nil
 }
 
-func (x *CreateGroupRequest) GetStart() isCreateGroupRequest_Start {
+func (x *CreateGroupRequest) GetStart() *Start {
 	if x != nil {
 		return x.Start
 	}
 	return nil
 }
-
-func (x *CreateGroupRequest) GetLatest() bool {
-	if x != nil {
-		if x, ok := x.Start.(*CreateGroupRequest_Latest); ok {
-			return x.Latest
-		}
-	}
-	return false
-}
-
-func (x *CreateGroupRequest) GetEarliest() bool {
-	if x != nil {
-		if x, ok := x.Start.(*CreateGroupRequest_Earliest); ok {
-			return x.Earliest
-		}
-	}
-	return false
-}
-
-func (x *CreateGroupRequest) GetAfter() string {
-	if x != nil {
-		if x, ok := x.Start.(*CreateGroupRequest_After); ok {
-			return x.After
-		}
-	}
-	return ""
-}
-
-func (x *CreateGroupRequest) GetSince() *timestamppb.Timestamp {
-	if x != nil {
-		if x, ok := x.Start.(*CreateGroupRequest_Since); ok {
-			return x.Since
-		}
-	}
-	return nil
-}
-
-type isCreateGroupRequest_Start interface {
-	isCreateGroupRequest_Start()
-}
-
-type CreateGroupRequest_Latest struct {
-	// True: with what is received from now on.
-	Latest bool `protobuf:"varint,2,opt,name=latest,proto3,oneof"`
-}
-
-type CreateGroupRequest_Earliest struct {
-	// True: with the oldest notification that is retained.
-	Earliest bool `protobuf:"varint,3,opt,name=earliest,proto3,oneof"`
-}
-
-type CreateGroupRequest_After struct {
-	// After the position of this resume token, exclusively.
-	After string `protobuf:"bytes,4,opt,name=after,proto3,oneof"`
-}
-
-type CreateGroupRequest_Since struct {
-	// With the first notification written to the log at or after this time. If there is none yet, so also for a time in the
-	// future: as `latest`.
-	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3,oneof"`
-}
-
-func (*CreateGroupRequest_Latest) isCreateGroupRequest_Start() {}
-
-func (*CreateGroupRequest_Earliest) isCreateGroupRequest_Start() {}
-
-func (*CreateGroupRequest_After) isCreateGroupRequest_Start() {}
-
-func (*CreateGroupRequest_Since) isCreateGroupRequest_Start() {}
 
 // CreateGroupResponse carries the group as it was created.
 type CreateGroupResponse struct {
@@ -703,7 +88,7 @@ type CreateGroupResponse struct {
 
 func (x *CreateGroupResponse) Reset() {
 	*x = CreateGroupResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[5]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -715,7 +100,7 @@ func (x *CreateGroupResponse) String() string {
 func (*CreateGroupResponse) ProtoMessage() {}
 
 func (x *CreateGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[5]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -728,7 +113,7 @@ func (x *CreateGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateGroupResponse.ProtoReflect.Descriptor instead.
 func (*CreateGroupResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{5}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *CreateGroupResponse) GetGroup() *Group {
@@ -742,14 +127,14 @@ func (x *CreateGroupResponse) GetGroup() *Group {
 type GetGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `Group.name`.
-	Group         string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	GroupName     string `protobuf:"bytes,1,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetGroupRequest) Reset() {
 	*x = GetGroupRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[6]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +146,7 @@ func (x *GetGroupRequest) String() string {
 func (*GetGroupRequest) ProtoMessage() {}
 
 func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[6]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,12 +159,12 @@ func (x *GetGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupRequest.ProtoReflect.Descriptor instead.
 func (*GetGroupRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{6}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *GetGroupRequest) GetGroup() string {
+func (x *GetGroupRequest) GetGroupName() string {
 	if x != nil {
-		return x.Group
+		return x.GroupName
 	}
 	return ""
 }
@@ -795,7 +180,7 @@ type GetGroupResponse struct {
 
 func (x *GetGroupResponse) Reset() {
 	*x = GetGroupResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[7]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +192,7 @@ func (x *GetGroupResponse) String() string {
 func (*GetGroupResponse) ProtoMessage() {}
 
 func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[7]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +205,7 @@ func (x *GetGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetGroupResponse.ProtoReflect.Descriptor instead.
 func (*GetGroupResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{7}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *GetGroupResponse) GetGroup() *Group {
@@ -834,7 +219,7 @@ func (x *GetGroupResponse) GetGroup() *Group {
 type ListGroupsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Most groups to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
-	PageSize uint32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -843,7 +228,7 @@ type ListGroupsRequest struct {
 
 func (x *ListGroupsRequest) Reset() {
 	*x = ListGroupsRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[8]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +240,7 @@ func (x *ListGroupsRequest) String() string {
 func (*ListGroupsRequest) ProtoMessage() {}
 
 func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[8]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,10 +253,10 @@ func (x *ListGroupsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsRequest.ProtoReflect.Descriptor instead.
 func (*ListGroupsRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{8}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *ListGroupsRequest) GetPageSize() uint32 {
+func (x *ListGroupsRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -898,7 +283,7 @@ type ListGroupsResponse struct {
 
 func (x *ListGroupsResponse) Reset() {
 	*x = ListGroupsResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[9]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +295,7 @@ func (x *ListGroupsResponse) String() string {
 func (*ListGroupsResponse) ProtoMessage() {}
 
 func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[9]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +308,7 @@ func (x *ListGroupsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListGroupsResponse.ProtoReflect.Descriptor instead.
 func (*ListGroupsResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{9}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListGroupsResponse) GetGroups() []*Group {
@@ -945,8 +330,9 @@ type UpdateGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The group by its name, and the new settings.
 	Group *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Which of `filter`, `lease_duration`, `max_attempts` and `back_off` to change; one that is named and not set gets its default.
-	// Not set: those that are set. Over REST `updateMask` takes these names and those of JSON, such as `maxAttempts`.
+	// Which of `filter`, `lease_duration`, `max_attempts`, `back_off` and `paused` to change; one
+	// that is named and not set gets its default. Not set: those that are set. Over REST `updateMask`
+	// takes these names and those of JSON, such as `maxAttempts`.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -954,7 +340,7 @@ type UpdateGroupRequest struct {
 
 func (x *UpdateGroupRequest) Reset() {
 	*x = UpdateGroupRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[10]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +352,7 @@ func (x *UpdateGroupRequest) String() string {
 func (*UpdateGroupRequest) ProtoMessage() {}
 
 func (x *UpdateGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[10]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +365,7 @@ func (x *UpdateGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGroupRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGroupRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{10}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpdateGroupRequest) GetGroup() *Group {
@@ -1007,7 +393,7 @@ type UpdateGroupResponse struct {
 
 func (x *UpdateGroupResponse) Reset() {
 	*x = UpdateGroupResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[11]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +405,7 @@ func (x *UpdateGroupResponse) String() string {
 func (*UpdateGroupResponse) ProtoMessage() {}
 
 func (x *UpdateGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[11]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +418,7 @@ func (x *UpdateGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateGroupResponse.ProtoReflect.Descriptor instead.
 func (*UpdateGroupResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{11}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *UpdateGroupResponse) GetGroup() *Group {
@@ -1046,14 +432,14 @@ func (x *UpdateGroupResponse) GetGroup() *Group {
 type DeleteGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `Group.name`.
-	Group         string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	GroupName     string `protobuf:"bytes,1,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteGroupRequest) Reset() {
 	*x = DeleteGroupRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[12]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1065,7 +451,7 @@ func (x *DeleteGroupRequest) String() string {
 func (*DeleteGroupRequest) ProtoMessage() {}
 
 func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[12]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1078,12 +464,12 @@ func (x *DeleteGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupRequest.ProtoReflect.Descriptor instead.
 func (*DeleteGroupRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{12}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *DeleteGroupRequest) GetGroup() string {
+func (x *DeleteGroupRequest) GetGroupName() string {
 	if x != nil {
-		return x.Group
+		return x.GroupName
 	}
 	return ""
 }
@@ -1097,7 +483,7 @@ type DeleteGroupResponse struct {
 
 func (x *DeleteGroupResponse) Reset() {
 	*x = DeleteGroupResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[13]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +495,7 @@ func (x *DeleteGroupResponse) String() string {
 func (*DeleteGroupResponse) ProtoMessage() {}
 
 func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[13]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,30 +508,23 @@ func (x *DeleteGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteGroupResponse.ProtoReflect.Descriptor instead.
 func (*DeleteGroupResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{13}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{9}
 }
 
 // SeekGroupRequest says where to move a group.
 type SeekGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	GroupName string `protobuf:"bytes,1,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
 	// Where to. Required.
-	//
-	// Types that are valid to be assigned to To:
-	//
-	//	*SeekGroupRequest_Latest
-	//	*SeekGroupRequest_Earliest
-	//	*SeekGroupRequest_After
-	//	*SeekGroupRequest_Since
-	To            isSeekGroupRequest_To `protobuf_oneof:"to"`
+	To            *Start `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SeekGroupRequest) Reset() {
 	*x = SeekGroupRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[14]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +536,7 @@ func (x *SeekGroupRequest) String() string {
 func (*SeekGroupRequest) ProtoMessage() {}
 
 func (x *SeekGroupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[14]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,91 +549,22 @@ func (x *SeekGroupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekGroupRequest.ProtoReflect.Descriptor instead.
 func (*SeekGroupRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{14}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *SeekGroupRequest) GetGroup() string {
+func (x *SeekGroupRequest) GetGroupName() string {
 	if x != nil {
-		return x.Group
+		return x.GroupName
 	}
 	return ""
 }
 
-func (x *SeekGroupRequest) GetTo() isSeekGroupRequest_To {
+func (x *SeekGroupRequest) GetTo() *Start {
 	if x != nil {
 		return x.To
 	}
 	return nil
 }
-
-func (x *SeekGroupRequest) GetLatest() bool {
-	if x != nil {
-		if x, ok := x.To.(*SeekGroupRequest_Latest); ok {
-			return x.Latest
-		}
-	}
-	return false
-}
-
-func (x *SeekGroupRequest) GetEarliest() bool {
-	if x != nil {
-		if x, ok := x.To.(*SeekGroupRequest_Earliest); ok {
-			return x.Earliest
-		}
-	}
-	return false
-}
-
-func (x *SeekGroupRequest) GetAfter() string {
-	if x != nil {
-		if x, ok := x.To.(*SeekGroupRequest_After); ok {
-			return x.After
-		}
-	}
-	return ""
-}
-
-func (x *SeekGroupRequest) GetSince() *timestamppb.Timestamp {
-	if x != nil {
-		if x, ok := x.To.(*SeekGroupRequest_Since); ok {
-			return x.Since
-		}
-	}
-	return nil
-}
-
-type isSeekGroupRequest_To interface {
-	isSeekGroupRequest_To()
-}
-
-type SeekGroupRequest_Latest struct {
-	// True: to the head of the log: with what is received from now on.
-	Latest bool `protobuf:"varint,2,opt,name=latest,proto3,oneof"`
-}
-
-type SeekGroupRequest_Earliest struct {
-	// True: to the oldest notification that is retained.
-	Earliest bool `protobuf:"varint,3,opt,name=earliest,proto3,oneof"`
-}
-
-type SeekGroupRequest_After struct {
-	// After the position of this resume token, exclusively.
-	After string `protobuf:"bytes,4,opt,name=after,proto3,oneof"`
-}
-
-type SeekGroupRequest_Since struct {
-	// To the first notification written to the log at or after this time. If there is none yet, so also for a time in the future: as
-	// `latest`.
-	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3,oneof"`
-}
-
-func (*SeekGroupRequest_Latest) isSeekGroupRequest_To() {}
-
-func (*SeekGroupRequest_Earliest) isSeekGroupRequest_To() {}
-
-func (*SeekGroupRequest_After) isSeekGroupRequest_To() {}
-
-func (*SeekGroupRequest_Since) isSeekGroupRequest_To() {}
 
 // SeekGroupResponse carries the group.
 type SeekGroupResponse struct {
@@ -1267,7 +577,7 @@ type SeekGroupResponse struct {
 
 func (x *SeekGroupResponse) Reset() {
 	*x = SeekGroupResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[15]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +589,7 @@ func (x *SeekGroupResponse) String() string {
 func (*SeekGroupResponse) ProtoMessage() {}
 
 func (x *SeekGroupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[15]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +602,7 @@ func (x *SeekGroupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeekGroupResponse.ProtoReflect.Descriptor instead.
 func (*SeekGroupResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{15}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SeekGroupResponse) GetGroup() *Group {
@@ -1302,1175 +612,13 @@ func (x *SeekGroupResponse) GetGroup() *Group {
 	return nil
 }
 
-// ConsumeRequest says who joins which group.
-type ConsumeRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Most leases to have at once, from 1 to 1024; not set: 16.
-	MaxInFlight uint32 `protobuf:"varint,2,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
-	// Longest silence on the stream: with nothing else to send, a GroupHeartbeat is sent. From 1 s to 10 min; not set: 10 s.
-	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// Name of the member, for GetGroup and the gateway's logs. At most 100 bytes of printable ASCII.
-	ClientId      string `protobuf:"bytes,4,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ConsumeRequest) Reset() {
-	*x = ConsumeRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[16]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ConsumeRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ConsumeRequest) ProtoMessage() {}
-
-func (x *ConsumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[16]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ConsumeRequest.ProtoReflect.Descriptor instead.
-func (*ConsumeRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{16}
-}
-
-func (x *ConsumeRequest) GetGroup() string {
-	if x != nil {
-		return x.Group
-	}
-	return ""
-}
-
-func (x *ConsumeRequest) GetMaxInFlight() uint32 {
-	if x != nil {
-		return x.MaxInFlight
-	}
-	return 0
-}
-
-func (x *ConsumeRequest) GetHeartbeatInterval() *durationpb.Duration {
-	if x != nil {
-		return x.HeartbeatInterval
-	}
-	return nil
-}
-
-func (x *ConsumeRequest) GetClientId() string {
-	if x != nil {
-		return x.ClientId
-	}
-	return ""
-}
-
-// ConsumeResponse is one frame of a member's stream.
-type ConsumeResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// What happened.
-	//
-	// Types that are valid to be assigned to Frame:
-	//
-	//	*ConsumeResponse_Joined
-	//	*ConsumeResponse_Leases
-	//	*ConsumeResponse_Heartbeat
-	//	*ConsumeResponse_Closing
-	Frame         isConsumeResponse_Frame `protobuf_oneof:"frame"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ConsumeResponse) Reset() {
-	*x = ConsumeResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[17]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ConsumeResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ConsumeResponse) ProtoMessage() {}
-
-func (x *ConsumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[17]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ConsumeResponse.ProtoReflect.Descriptor instead.
-func (*ConsumeResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{17}
-}
-
-func (x *ConsumeResponse) GetFrame() isConsumeResponse_Frame {
-	if x != nil {
-		return x.Frame
-	}
-	return nil
-}
-
-func (x *ConsumeResponse) GetJoined() *Joined {
-	if x != nil {
-		if x, ok := x.Frame.(*ConsumeResponse_Joined); ok {
-			return x.Joined
-		}
-	}
-	return nil
-}
-
-func (x *ConsumeResponse) GetLeases() *Leases {
-	if x != nil {
-		if x, ok := x.Frame.(*ConsumeResponse_Leases); ok {
-			return x.Leases
-		}
-	}
-	return nil
-}
-
-func (x *ConsumeResponse) GetHeartbeat() *GroupHeartbeat {
-	if x != nil {
-		if x, ok := x.Frame.(*ConsumeResponse_Heartbeat); ok {
-			return x.Heartbeat
-		}
-	}
-	return nil
-}
-
-func (x *ConsumeResponse) GetClosing() *Closing {
-	if x != nil {
-		if x, ok := x.Frame.(*ConsumeResponse_Closing); ok {
-			return x.Closing
-		}
-	}
-	return nil
-}
-
-type isConsumeResponse_Frame interface {
-	isConsumeResponse_Frame()
-}
-
-type ConsumeResponse_Joined struct {
-	// First frame of every stream.
-	Joined *Joined `protobuf:"bytes,1,opt,name=joined,proto3,oneof"`
-}
-
-type ConsumeResponse_Leases struct {
-	// Notifications to handle.
-	Leases *Leases `protobuf:"bytes,2,opt,name=leases,proto3,oneof"`
-}
-
-type ConsumeResponse_Heartbeat struct {
-	// Nothing to send for the heartbeat interval.
-	Heartbeat *GroupHeartbeat `protobuf:"bytes,3,opt,name=heartbeat,proto3,oneof"`
-}
-
-type ConsumeResponse_Closing struct {
-	// Last frame before the gateway ends the stream as planned. Leases that are out can be settled with any gateway of the log
-	// until they end.
-	Closing *Closing `protobuf:"bytes,4,opt,name=closing,proto3,oneof"`
-}
-
-func (*ConsumeResponse_Joined) isConsumeResponse_Frame() {}
-
-func (*ConsumeResponse_Leases) isConsumeResponse_Frame() {}
-
-func (*ConsumeResponse_Heartbeat) isConsumeResponse_Frame() {}
-
-func (*ConsumeResponse_Closing) isConsumeResponse_Frame() {}
-
-// Joined tells that a member has joined, and with which settings.
-type Joined struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The group, with the settings in force.
-	Group *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Most leases to have at once.
-	MaxInFlight uint32 `protobuf:"varint,2,opt,name=max_in_flight,json=maxInFlight,proto3" json:"max_in_flight,omitempty"`
-	// The heartbeat interval in force.
-	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
-}
-
-func (x *Joined) Reset() {
-	*x = Joined{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[18]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Joined) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Joined) ProtoMessage() {}
-
-func (x *Joined) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[18]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Joined.ProtoReflect.Descriptor instead.
-func (*Joined) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{18}
-}
-
-func (x *Joined) GetGroup() *Group {
-	if x != nil {
-		return x.Group
-	}
-	return nil
-}
-
-func (x *Joined) GetMaxInFlight() uint32 {
-	if x != nil {
-		return x.MaxInFlight
-	}
-	return 0
-}
-
-func (x *Joined) GetHeartbeatInterval() *durationpb.Duration {
-	if x != nil {
-		return x.HeartbeatInterval
-	}
-	return nil
-}
-
-// Leases carries notifications to handle.
-type Leases struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// At least one, in the order of the log as far as they are not retried.
-	Leases        []*Lease `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Leases) Reset() {
-	*x = Leases{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Leases) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Leases) ProtoMessage() {}
-
-func (x *Leases) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Leases.ProtoReflect.Descriptor instead.
-func (*Leases) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *Leases) GetLeases() []*Lease {
-	if x != nil {
-		return x.Leases
-	}
-	return nil
-}
-
-// Lease is a notification that is lent to one member for a time.
-type Lease struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Settles the lease. Opaque; good for any gateway of the log, until the lease ends.
-	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Which attempt this is, from 1.
-	Attempt uint32 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// When the lease ends, by the gateway's clock.
-	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	// The notification.
-	Notification  *Notification `protobuf:"bytes,4,opt,name=notification,proto3" json:"notification,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Lease) Reset() {
-	*x = Lease{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Lease) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Lease) ProtoMessage() {}
-
-func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
-func (*Lease) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *Lease) GetToken() string {
-	if x != nil {
-		return x.Token
-	}
-	return ""
-}
-
-func (x *Lease) GetAttempt() uint32 {
-	if x != nil {
-		return x.Attempt
-	}
-	return 0
-}
-
-func (x *Lease) GetExpiresAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.ExpiresAt
-	}
-	return nil
-}
-
-func (x *Lease) GetNotification() *Notification {
-	if x != nil {
-		return x.Notification
-	}
-	return nil
-}
-
-// GroupHeartbeat tells that the stream is alive.
-type GroupHeartbeat struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The gateway's clock.
-	Now *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"`
-	// True: another gateway serves the group at the moment (see ORDERING_BY_SIM), and this one stands by.
-	Standby       bool `protobuf:"varint,2,opt,name=standby,proto3" json:"standby,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *GroupHeartbeat) Reset() {
-	*x = GroupHeartbeat{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[21]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *GroupHeartbeat) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*GroupHeartbeat) ProtoMessage() {}
-
-func (x *GroupHeartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[21]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use GroupHeartbeat.ProtoReflect.Descriptor instead.
-func (*GroupHeartbeat) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{21}
-}
-
-func (x *GroupHeartbeat) GetNow() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Now
-	}
-	return nil
-}
-
-func (x *GroupHeartbeat) GetStandby() bool {
-	if x != nil {
-		return x.Standby
-	}
-	return false
-}
-
-// FetchRequest asks for leases.
-type FetchRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Most leases to return, from 1 to 1024; not set: 16. An answer ends early at 2 MiB.
-	MaxLeases uint32 `protobuf:"varint,2,opt,name=max_leases,json=maxLeases,proto3" json:"max_leases,omitempty"`
-	// How long to wait for the first one, from 0 to 1 min; not set: 20 s.
-	Wait *durationpb.Duration `protobuf:"bytes,3,opt,name=wait,proto3" json:"wait,omitempty"`
-	// Name of the member, for GetGroup and the gateway's logs. At most 100 bytes of printable ASCII.
-	ClientId      string `protobuf:"bytes,4,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FetchRequest) Reset() {
-	*x = FetchRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[22]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FetchRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FetchRequest) ProtoMessage() {}
-
-func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[22]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
-func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{22}
-}
-
-func (x *FetchRequest) GetGroup() string {
-	if x != nil {
-		return x.Group
-	}
-	return ""
-}
-
-func (x *FetchRequest) GetMaxLeases() uint32 {
-	if x != nil {
-		return x.MaxLeases
-	}
-	return 0
-}
-
-func (x *FetchRequest) GetWait() *durationpb.Duration {
-	if x != nil {
-		return x.Wait
-	}
-	return nil
-}
-
-func (x *FetchRequest) GetClientId() string {
-	if x != nil {
-		return x.ClientId
-	}
-	return ""
-}
-
-// FetchResponse carries leases.
-type FetchResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The leases. Empty when nothing arrived in the time to wait.
-	Leases        []*Lease `protobuf:"bytes,1,rep,name=leases,proto3" json:"leases,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *FetchResponse) Reset() {
-	*x = FetchResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[23]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *FetchResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*FetchResponse) ProtoMessage() {}
-
-func (x *FetchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[23]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use FetchResponse.ProtoReflect.Descriptor instead.
-func (*FetchResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{23}
-}
-
-func (x *FetchResponse) GetLeases() []*Lease {
-	if x != nil {
-		return x.Leases
-	}
-	return nil
-}
-
-// AcknowledgeRequest names the leases whose notifications were handled.
-type AcknowledgeRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// `Lease.token`s, from 1 to 1024.
-	LeaseTokens []string `protobuf:"bytes,2,rep,name=lease_tokens,json=leaseTokens,proto3" json:"lease_tokens,omitempty"`
-	// The members that have these leases are leaving: their streams get no more. To be set with what a member settles last, or it may be
-	// lent something meanwhile that it will not look at.
-	Leaving       bool `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *AcknowledgeRequest) Reset() {
-	*x = AcknowledgeRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[24]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AcknowledgeRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AcknowledgeRequest) ProtoMessage() {}
-
-func (x *AcknowledgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[24]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AcknowledgeRequest.ProtoReflect.Descriptor instead.
-func (*AcknowledgeRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{24}
-}
-
-func (x *AcknowledgeRequest) GetGroup() string {
-	if x != nil {
-		return x.Group
-	}
-	return ""
-}
-
-func (x *AcknowledgeRequest) GetLeaseTokens() []string {
-	if x != nil {
-		return x.LeaseTokens
-	}
-	return nil
-}
-
-func (x *AcknowledgeRequest) GetLeaving() bool {
-	if x != nil {
-		return x.Leaving
-	}
-	return false
-}
-
-// AcknowledgeResponse says what became of each lease.
-type AcknowledgeResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// One result for each token of the request, in its order.
-	Results       []*LeaseResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *AcknowledgeResponse) Reset() {
-	*x = AcknowledgeResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[25]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *AcknowledgeResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*AcknowledgeResponse) ProtoMessage() {}
-
-func (x *AcknowledgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[25]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use AcknowledgeResponse.ProtoReflect.Descriptor instead.
-func (*AcknowledgeResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{25}
-}
-
-func (x *AcknowledgeResponse) GetResults() []*LeaseResult {
-	if x != nil {
-		return x.Results
-	}
-	return nil
-}
-
-// LeaseResult says what became of one lease.
-type LeaseResult struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// What became of it.
-	Outcome LeaseOutcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=linksgate.v1.LeaseOutcome" json:"outcome,omitempty"`
-	// For a person to read, unless the outcome is OK.
-	Detail string `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
-	// After ExtendLease: the lease's new token. The one before is good for the gateway that gave the lease, this one for all.
-	LeaseToken string `protobuf:"bytes,3,opt,name=lease_token,json=leaseToken,proto3" json:"lease_token,omitempty"`
-	// After ExtendLease: when the lease ends now.
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LeaseResult) Reset() {
-	*x = LeaseResult{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[26]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LeaseResult) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LeaseResult) ProtoMessage() {}
-
-func (x *LeaseResult) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[26]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LeaseResult.ProtoReflect.Descriptor instead.
-func (*LeaseResult) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{26}
-}
-
-func (x *LeaseResult) GetOutcome() LeaseOutcome {
-	if x != nil {
-		return x.Outcome
-	}
-	return LeaseOutcome_LEASE_OUTCOME_UNSPECIFIED
-}
-
-func (x *LeaseResult) GetDetail() string {
-	if x != nil {
-		return x.Detail
-	}
-	return ""
-}
-
-func (x *LeaseResult) GetLeaseToken() string {
-	if x != nil {
-		return x.LeaseToken
-	}
-	return ""
-}
-
-func (x *LeaseResult) GetExpiresAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.ExpiresAt
-	}
-	return nil
-}
-
-// RejectRequest names the leases whose notifications could not be handled.
-type RejectRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// From 1 to 1024.
-	Rejections []*Rejection `protobuf:"bytes,2,rep,name=rejections,proto3" json:"rejections,omitempty"`
-	// As in AcknowledgeRequest.
-	Leaving       bool `protobuf:"varint,3,opt,name=leaving,proto3" json:"leaving,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RejectRequest) Reset() {
-	*x = RejectRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[27]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RejectRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RejectRequest) ProtoMessage() {}
-
-func (x *RejectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[27]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RejectRequest.ProtoReflect.Descriptor instead.
-func (*RejectRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{27}
-}
-
-func (x *RejectRequest) GetGroup() string {
-	if x != nil {
-		return x.Group
-	}
-	return ""
-}
-
-func (x *RejectRequest) GetRejections() []*Rejection {
-	if x != nil {
-		return x.Rejections
-	}
-	return nil
-}
-
-func (x *RejectRequest) GetLeaving() bool {
-	if x != nil {
-		return x.Leaving
-	}
-	return false
-}
-
-// Rejection rejects one lease.
-type Rejection struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `Lease.token`.
-	LeaseToken string `protobuf:"bytes,1,opt,name=lease_token,json=leaseToken,proto3" json:"lease_token,omitempty"`
-	// What to do. Not set: retry after the group's back-off.
-	//
-	// Types that are valid to be assigned to Action:
-	//
-	//	*Rejection_RetryAfter
-	//	*Rejection_Park
-	//	*Rejection_Release
-	Action isRejection_Action `protobuf_oneof:"action"`
-	// Why, for a person to read; kept with what is parked. At most 1000 bytes, cut off after that.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Rejection) Reset() {
-	*x = Rejection{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[28]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Rejection) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Rejection) ProtoMessage() {}
-
-func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[28]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
-func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{28}
-}
-
-func (x *Rejection) GetLeaseToken() string {
-	if x != nil {
-		return x.LeaseToken
-	}
-	return ""
-}
-
-func (x *Rejection) GetAction() isRejection_Action {
-	if x != nil {
-		return x.Action
-	}
-	return nil
-}
-
-func (x *Rejection) GetRetryAfter() *durationpb.Duration {
-	if x != nil {
-		if x, ok := x.Action.(*Rejection_RetryAfter); ok {
-			return x.RetryAfter
-		}
-	}
-	return nil
-}
-
-func (x *Rejection) GetPark() bool {
-	if x != nil {
-		if x, ok := x.Action.(*Rejection_Park); ok {
-			return x.Park
-		}
-	}
-	return false
-}
-
-func (x *Rejection) GetRelease() bool {
-	if x != nil {
-		if x, ok := x.Action.(*Rejection_Release); ok {
-			return x.Release
-		}
-	}
-	return false
-}
-
-func (x *Rejection) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-type isRejection_Action interface {
-	isRejection_Action()
-}
-
-type Rejection_RetryAfter struct {
-	// Retry after this time, from 0 to 24 h, unless the attempts are used up.
-	RetryAfter *durationpb.Duration `protobuf:"bytes,2,opt,name=retry_after,json=retryAfter,proto3,oneof"`
-}
-
-type Rejection_Park struct {
-	// True: park it now.
-	Park bool `protobuf:"varint,3,opt,name=park,proto3,oneof"`
-}
-
-type Rejection_Release struct {
-	// True: it was not begun. Comes again at once and does not count as an attempt. A member that releases a lease is taken to be
-	// leaving: its stream gets no more.
-	Release bool `protobuf:"varint,5,opt,name=release,proto3,oneof"`
-}
-
-func (*Rejection_RetryAfter) isRejection_Action() {}
-
-func (*Rejection_Park) isRejection_Action() {}
-
-func (*Rejection_Release) isRejection_Action() {}
-
-// RejectResponse says what became of each lease.
-type RejectResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// One result for each rejection of the request, in its order.
-	Results       []*LeaseResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *RejectResponse) Reset() {
-	*x = RejectResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *RejectResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*RejectResponse) ProtoMessage() {}
-
-func (x *RejectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use RejectResponse.ProtoReflect.Descriptor instead.
-func (*RejectResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{29}
-}
-
-func (x *RejectResponse) GetResults() []*LeaseResult {
-	if x != nil {
-		return x.Results
-	}
-	return nil
-}
-
-// ExtendLeaseRequest names the leases that are needed for longer.
-type ExtendLeaseRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// `Lease.token`s, from 1 to 1024.
-	LeaseTokens []string `protobuf:"bytes,2,rep,name=lease_tokens,json=leaseTokens,proto3" json:"lease_tokens,omitempty"`
-	// How long they should last from now, from 1 s to 1 h. Not set, or more than the group's lease duration: the lease duration.
-	// `LeaseResult.expires_at` says what was given.
-	Duration      *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExtendLeaseRequest) Reset() {
-	*x = ExtendLeaseRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[30]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExtendLeaseRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExtendLeaseRequest) ProtoMessage() {}
-
-func (x *ExtendLeaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[30]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExtendLeaseRequest.ProtoReflect.Descriptor instead.
-func (*ExtendLeaseRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{30}
-}
-
-func (x *ExtendLeaseRequest) GetGroup() string {
-	if x != nil {
-		return x.Group
-	}
-	return ""
-}
-
-func (x *ExtendLeaseRequest) GetLeaseTokens() []string {
-	if x != nil {
-		return x.LeaseTokens
-	}
-	return nil
-}
-
-func (x *ExtendLeaseRequest) GetDuration() *durationpb.Duration {
-	if x != nil {
-		return x.Duration
-	}
-	return nil
-}
-
-// ExtendLeaseResponse says what became of each lease.
-type ExtendLeaseResponse struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// One result for each token of the request, in its order.
-	Results       []*LeaseResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ExtendLeaseResponse) Reset() {
-	*x = ExtendLeaseResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[31]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ExtendLeaseResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ExtendLeaseResponse) ProtoMessage() {}
-
-func (x *ExtendLeaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[31]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ExtendLeaseResponse.ProtoReflect.Descriptor instead.
-func (*ExtendLeaseResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{31}
-}
-
-func (x *ExtendLeaseResponse) GetResults() []*LeaseResult {
-	if x != nil {
-		return x.Results
-	}
-	return nil
-}
-
-// ParkedNotification is a notification that was set aside.
-type ParkedNotification struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The notification. Its id names it in ReplayParked and PurgeParked.
-	Notification *Notification `protobuf:"bytes,1,opt,name=notification,proto3" json:"notification,omitempty"`
-	// When it was parked.
-	ParkedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=parked_at,json=parkedAt,proto3" json:"parked_at,omitempty"`
-	// Why its last attempt failed.
-	Reason ParkReason `protobuf:"varint,3,opt,name=reason,proto3,enum=linksgate.v1.ParkReason" json:"reason,omitempty"`
-	// Why, in the words of the member that rejected it.
-	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
-	// How often it was delivered.
-	Attempts      uint32 `protobuf:"varint,5,opt,name=attempts,proto3" json:"attempts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ParkedNotification) Reset() {
-	*x = ParkedNotification{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[32]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ParkedNotification) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ParkedNotification) ProtoMessage() {}
-
-func (x *ParkedNotification) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[32]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ParkedNotification.ProtoReflect.Descriptor instead.
-func (*ParkedNotification) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{32}
-}
-
-func (x *ParkedNotification) GetNotification() *Notification {
-	if x != nil {
-		return x.Notification
-	}
-	return nil
-}
-
-func (x *ParkedNotification) GetParkedAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.ParkedAt
-	}
-	return nil
-}
-
-func (x *ParkedNotification) GetReason() ParkReason {
-	if x != nil {
-		return x.Reason
-	}
-	return ParkReason_PARK_REASON_UNSPECIFIED
-}
-
-func (x *ParkedNotification) GetDetail() string {
-	if x != nil {
-		return x.Detail
-	}
-	return ""
-}
-
-func (x *ParkedNotification) GetAttempts() uint32 {
-	if x != nil {
-		return x.Attempts
-	}
-	return 0
-}
-
 // ListParkedRequest asks for one page.
 type ListParkedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	GroupName string `protobuf:"bytes,1,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
 	// Most to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
-	PageSize uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page.
 	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2479,7 +627,7 @@ type ListParkedRequest struct {
 
 func (x *ListParkedRequest) Reset() {
 	*x = ListParkedRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[33]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2491,7 +639,7 @@ func (x *ListParkedRequest) String() string {
 func (*ListParkedRequest) ProtoMessage() {}
 
 func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[33]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2504,17 +652,17 @@ func (x *ListParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{33}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *ListParkedRequest) GetGroup() string {
+func (x *ListParkedRequest) GetGroupName() string {
 	if x != nil {
-		return x.Group
+		return x.GroupName
 	}
 	return ""
 }
 
-func (x *ListParkedRequest) GetPageSize() uint32 {
+func (x *ListParkedRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -2541,7 +689,7 @@ type ListParkedResponse struct {
 
 func (x *ListParkedResponse) Reset() {
 	*x = ListParkedResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[34]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +701,7 @@ func (x *ListParkedResponse) String() string {
 func (*ListParkedResponse) ProtoMessage() {}
 
 func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[34]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +714,7 @@ func (x *ListParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{34}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListParkedResponse) GetParked() []*ParkedNotification {
@@ -2587,7 +735,7 @@ func (x *ListParkedResponse) GetNextPageToken() string {
 type ReplayParkedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	GroupName string `protobuf:"bytes,1,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
 	// `Notification.id`s, at most 1000.
 	NotificationIds []string `protobuf:"bytes,2,rep,name=notification_ids,json=notificationIds,proto3" json:"notification_ids,omitempty"`
 	// True: everything that is parked, instead of ids.
@@ -2598,7 +746,7 @@ type ReplayParkedRequest struct {
 
 func (x *ReplayParkedRequest) Reset() {
 	*x = ReplayParkedRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[35]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +758,7 @@ func (x *ReplayParkedRequest) String() string {
 func (*ReplayParkedRequest) ProtoMessage() {}
 
 func (x *ReplayParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[35]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,12 +771,12 @@ func (x *ReplayParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayParkedRequest.ProtoReflect.Descriptor instead.
 func (*ReplayParkedRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{35}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *ReplayParkedRequest) GetGroup() string {
+func (x *ReplayParkedRequest) GetGroupName() string {
 	if x != nil {
-		return x.Group
+		return x.GroupName
 	}
 	return ""
 }
@@ -2651,7 +799,7 @@ func (x *ReplayParkedRequest) GetAll() bool {
 type ReplayParkedResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many were given to the group again.
-	Replayed uint64 `protobuf:"varint,1,opt,name=replayed,proto3" json:"replayed,omitempty"`
+	Replayed int64 `protobuf:"varint,1,opt,name=replayed,proto3" json:"replayed,omitempty"`
 	// The ids of the request that are not parked.
 	NotParked     []string `protobuf:"bytes,2,rep,name=not_parked,json=notParked,proto3" json:"not_parked,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2660,7 +808,7 @@ type ReplayParkedResponse struct {
 
 func (x *ReplayParkedResponse) Reset() {
 	*x = ReplayParkedResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[36]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +820,7 @@ func (x *ReplayParkedResponse) String() string {
 func (*ReplayParkedResponse) ProtoMessage() {}
 
 func (x *ReplayParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[36]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,10 +833,10 @@ func (x *ReplayParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplayParkedResponse.ProtoReflect.Descriptor instead.
 func (*ReplayParkedResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{36}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{15}
 }
 
-func (x *ReplayParkedResponse) GetReplayed() uint64 {
+func (x *ReplayParkedResponse) GetReplayed() int64 {
 	if x != nil {
 		return x.Replayed
 	}
@@ -2706,7 +854,7 @@ func (x *ReplayParkedResponse) GetNotParked() []string {
 type PurgeParkedRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `Group.name`.
-	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	GroupName string `protobuf:"bytes,1,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
 	// `Notification.id`s, at most 1000.
 	NotificationIds []string `protobuf:"bytes,2,rep,name=notification_ids,json=notificationIds,proto3" json:"notification_ids,omitempty"`
 	// True: everything that is parked, instead of ids.
@@ -2717,7 +865,7 @@ type PurgeParkedRequest struct {
 
 func (x *PurgeParkedRequest) Reset() {
 	*x = PurgeParkedRequest{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[37]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +877,7 @@ func (x *PurgeParkedRequest) String() string {
 func (*PurgeParkedRequest) ProtoMessage() {}
 
 func (x *PurgeParkedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[37]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,12 +890,12 @@ func (x *PurgeParkedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeParkedRequest.ProtoReflect.Descriptor instead.
 func (*PurgeParkedRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{37}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *PurgeParkedRequest) GetGroup() string {
+func (x *PurgeParkedRequest) GetGroupName() string {
 	if x != nil {
-		return x.Group
+		return x.GroupName
 	}
 	return ""
 }
@@ -2770,7 +918,7 @@ func (x *PurgeParkedRequest) GetAll() bool {
 type PurgeParkedResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How many were deleted.
-	Purged uint64 `protobuf:"varint,1,opt,name=purged,proto3" json:"purged,omitempty"`
+	Purged int64 `protobuf:"varint,1,opt,name=purged,proto3" json:"purged,omitempty"`
 	// The ids of the request that are not parked.
 	NotParked     []string `protobuf:"bytes,2,rep,name=not_parked,json=notParked,proto3" json:"not_parked,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2779,7 +927,7 @@ type PurgeParkedResponse struct {
 
 func (x *PurgeParkedResponse) Reset() {
 	*x = PurgeParkedResponse{}
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[38]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +939,7 @@ func (x *PurgeParkedResponse) String() string {
 func (*PurgeParkedResponse) ProtoMessage() {}
 
 func (x *PurgeParkedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_service_proto_msgTypes[38]
+	mi := &file_linksgate_v1_group_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,10 +952,10 @@ func (x *PurgeParkedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeParkedResponse.ProtoReflect.Descriptor instead.
 func (*PurgeParkedResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{38}
+	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *PurgeParkedResponse) GetPurged() uint64 {
+func (x *PurgeParkedResponse) GetPurged() int64 {
 	if x != nil {
 		return x.Purged
 	}
@@ -2825,50 +973,19 @@ var File_linksgate_v1_group_service_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_group_service_proto_rawDesc = "" +
 	"\n" +
-	" linksgate/v1/group_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\x1a'linksgate/v1/notification_service.proto\"\x82\x03\n" +
-	"\x05Group\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12,\n" +
-	"\x06filter\x18\x02 \x01(\v2\x14.linksgate.v1.FilterR\x06filter\x122\n" +
-	"\bordering\x18\x03 \x01(\x0e2\x16.linksgate.v1.OrderingR\bordering\x12@\n" +
-	"\x0elease_duration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rleaseDuration\x12!\n" +
-	"\fmax_attempts\x18\x05 \x01(\rR\vmaxAttempts\x120\n" +
-	"\bback_off\x18\x06 \x01(\v2\x15.linksgate.v1.BackOffR\abackOff\x129\n" +
-	"\n" +
-	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x121\n" +
-	"\x06status\x18\b \x01(\v2\x19.linksgate.v1.GroupStatusR\x06status\"s\n" +
-	"\aBackOff\x123\n" +
-	"\ainitial\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\ainitial\x123\n" +
-	"\amaximum\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\amaximum\"\xea\x02\n" +
-	"\vGroupStatus\x12#\n" +
-	"\x03lag\x18\x01 \x01(\v2\x11.linksgate.v1.LagR\x03lag\x12N\n" +
-	"\x15oldest_unacknowledged\x18\x02 \x01(\v2\x19.linksgate.v1.LogPositionR\x14oldestUnacknowledged\x12\x1b\n" +
-	"\tin_flight\x18\x03 \x01(\rR\binFlight\x12\x1a\n" +
-	"\bretrying\x18\x04 \x01(\rR\bretrying\x12\x16\n" +
-	"\x06parked\x18\x05 \x01(\x04R\x06parked\x123\n" +
-	"\amembers\x18\x06 \x03(\v2\x19.linksgate.v1.GroupMemberR\amembers\x122\n" +
-	"\x15missed_record_batches\x18\a \x01(\x04R\x13missedRecordBatches\x12\x12\n" +
-	"\x04held\x18\b \x01(\rR\x04held\x12\x18\n" +
-	"\astalled\x18\t \x01(\bR\astalled\"\xa4\x01\n" +
-	"\vGroupMember\x12\x1b\n" +
-	"\tclient_id\x18\x01 \x01(\tR\bclientId\x127\n" +
-	"\tjoined_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x12\x1b\n" +
-	"\tin_flight\x18\x03 \x01(\rR\binFlight\x12\"\n" +
-	"\rmax_in_flight\x18\x04 \x01(\rR\vmaxInFlight\"\xcc\x01\n" +
+	" linksgate/v1/group_service.proto\x12\flinksgate.v1\x1a google/protobuf/field_mask.proto\x1a\x18linksgate/v1/group.proto\x1a\x16linksgate/v1/log.proto\"j\n" +
 	"\x12CreateGroupRequest\x12)\n" +
-	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12\x18\n" +
-	"\x06latest\x18\x02 \x01(\bH\x00R\x06latest\x12\x1c\n" +
-	"\bearliest\x18\x03 \x01(\bH\x00R\bearliest\x12\x16\n" +
-	"\x05after\x18\x04 \x01(\tH\x00R\x05after\x122\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x05sinceB\a\n" +
-	"\x05start\"@\n" +
+	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12)\n" +
+	"\x05start\x18\x02 \x01(\v2\x13.linksgate.v1.StartR\x05start\"@\n" +
 	"\x13CreateGroupResponse\x12)\n" +
-	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"'\n" +
-	"\x0fGetGroupRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\"=\n" +
+	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"0\n" +
+	"\x0fGetGroupRequest\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x01 \x01(\tR\tgroupName\"=\n" +
 	"\x10GetGroupResponse\x12)\n" +
 	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"O\n" +
 	"\x11ListGroupsRequest\x12\x1b\n" +
-	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"i\n" +
 	"\x12ListGroupsResponse\x12+\n" +
@@ -2879,136 +996,44 @@ const file_linksgate_v1_group_service_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\"@\n" +
 	"\x13UpdateGroupResponse\x12)\n" +
-	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"*\n" +
-	"\x12DeleteGroupRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\"\x15\n" +
-	"\x13DeleteGroupResponse\"\xb2\x01\n" +
-	"\x10SeekGroupRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
-	"\x06latest\x18\x02 \x01(\bH\x00R\x06latest\x12\x1c\n" +
-	"\bearliest\x18\x03 \x01(\bH\x00R\bearliest\x12\x16\n" +
-	"\x05after\x18\x04 \x01(\tH\x00R\x05after\x122\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x05sinceB\x04\n" +
-	"\x02to\">\n" +
+	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"3\n" +
+	"\x12DeleteGroupRequest\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x01 \x01(\tR\tgroupName\"\x15\n" +
+	"\x13DeleteGroupResponse\"V\n" +
+	"\x10SeekGroupRequest\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x01 \x01(\tR\tgroupName\x12#\n" +
+	"\x02to\x18\x02 \x01(\v2\x13.linksgate.v1.StartR\x02to\">\n" +
 	"\x11SeekGroupResponse\x12)\n" +
-	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"\xb1\x01\n" +
-	"\x0eConsumeRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12\"\n" +
-	"\rmax_in_flight\x18\x02 \x01(\rR\vmaxInFlight\x12H\n" +
-	"\x12heartbeat_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\x1b\n" +
-	"\tclient_id\x18\x04 \x01(\tR\bclientId\"\xeb\x01\n" +
-	"\x0fConsumeResponse\x12.\n" +
-	"\x06joined\x18\x01 \x01(\v2\x14.linksgate.v1.JoinedH\x00R\x06joined\x12.\n" +
-	"\x06leases\x18\x02 \x01(\v2\x14.linksgate.v1.LeasesH\x00R\x06leases\x12<\n" +
-	"\theartbeat\x18\x03 \x01(\v2\x1c.linksgate.v1.GroupHeartbeatH\x00R\theartbeat\x121\n" +
-	"\aclosing\x18\x04 \x01(\v2\x15.linksgate.v1.ClosingH\x00R\aclosingB\a\n" +
-	"\x05frame\"\xa1\x01\n" +
-	"\x06Joined\x12)\n" +
-	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12\"\n" +
-	"\rmax_in_flight\x18\x02 \x01(\rR\vmaxInFlight\x12H\n" +
-	"\x12heartbeat_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\"5\n" +
-	"\x06Leases\x12+\n" +
-	"\x06leases\x18\x01 \x03(\v2\x13.linksgate.v1.LeaseR\x06leases\"\xb2\x01\n" +
-	"\x05Lease\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\rR\aattempt\x129\n" +
+	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"n\n" +
+	"\x11ListParkedRequest\x12\x1d\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12>\n" +
-	"\fnotification\x18\x04 \x01(\v2\x1a.linksgate.v1.NotificationR\fnotification\"X\n" +
-	"\x0eGroupHeartbeat\x12,\n" +
-	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12\x18\n" +
-	"\astandby\x18\x02 \x01(\bR\astandby\"\x8f\x01\n" +
-	"\fFetchRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1d\n" +
-	"\n" +
-	"max_leases\x18\x02 \x01(\rR\tmaxLeases\x12-\n" +
-	"\x04wait\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04wait\x12\x1b\n" +
-	"\tclient_id\x18\x04 \x01(\tR\bclientId\"<\n" +
-	"\rFetchResponse\x12+\n" +
-	"\x06leases\x18\x01 \x03(\v2\x13.linksgate.v1.LeaseR\x06leases\"g\n" +
-	"\x12AcknowledgeRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12!\n" +
-	"\flease_tokens\x18\x02 \x03(\tR\vleaseTokens\x12\x18\n" +
-	"\aleaving\x18\x03 \x01(\bR\aleaving\"J\n" +
-	"\x13AcknowledgeResponse\x123\n" +
-	"\aresults\x18\x01 \x03(\v2\x19.linksgate.v1.LeaseResultR\aresults\"\xb7\x01\n" +
-	"\vLeaseResult\x124\n" +
-	"\aoutcome\x18\x01 \x01(\x0e2\x1a.linksgate.v1.LeaseOutcomeR\aoutcome\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\x12\x1f\n" +
-	"\vlease_token\x18\x03 \x01(\tR\n" +
-	"leaseToken\x129\n" +
-	"\n" +
-	"expires_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"x\n" +
-	"\rRejectRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x127\n" +
-	"\n" +
-	"rejections\x18\x02 \x03(\v2\x17.linksgate.v1.RejectionR\n" +
-	"rejections\x12\x18\n" +
-	"\aleaving\x18\x03 \x01(\bR\aleaving\"\xbe\x01\n" +
-	"\tRejection\x12\x1f\n" +
-	"\vlease_token\x18\x01 \x01(\tR\n" +
-	"leaseToken\x12<\n" +
-	"\vretry_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationH\x00R\n" +
-	"retryAfter\x12\x14\n" +
-	"\x04park\x18\x03 \x01(\bH\x00R\x04park\x12\x1a\n" +
-	"\arelease\x18\x05 \x01(\bH\x00R\arelease\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reasonB\b\n" +
-	"\x06action\"E\n" +
-	"\x0eRejectResponse\x123\n" +
-	"\aresults\x18\x01 \x03(\v2\x19.linksgate.v1.LeaseResultR\aresults\"\x84\x01\n" +
-	"\x12ExtendLeaseRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12!\n" +
-	"\flease_tokens\x18\x02 \x03(\tR\vleaseTokens\x125\n" +
-	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\"J\n" +
-	"\x13ExtendLeaseResponse\x123\n" +
-	"\aresults\x18\x01 \x03(\v2\x19.linksgate.v1.LeaseResultR\aresults\"\xf3\x01\n" +
-	"\x12ParkedNotification\x12>\n" +
-	"\fnotification\x18\x01 \x01(\v2\x1a.linksgate.v1.NotificationR\fnotification\x127\n" +
-	"\tparked_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bparkedAt\x120\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x18.linksgate.v1.ParkReasonR\x06reason\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\x12\x1a\n" +
-	"\battempts\x18\x05 \x01(\rR\battempts\"e\n" +
-	"\x11ListParkedRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12\x1b\n" +
-	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
+	"group_name\x18\x01 \x01(\tR\tgroupName\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"v\n" +
 	"\x12ListParkedResponse\x128\n" +
 	"\x06parked\x18\x01 \x03(\v2 .linksgate.v1.ParkedNotificationR\x06parked\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"h\n" +
-	"\x13ReplayParkedRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12)\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"q\n" +
+	"\x13ReplayParkedRequest\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x01 \x01(\tR\tgroupName\x12)\n" +
 	"\x10notification_ids\x18\x02 \x03(\tR\x0fnotificationIds\x12\x10\n" +
 	"\x03all\x18\x03 \x01(\bR\x03all\"Q\n" +
 	"\x14ReplayParkedResponse\x12\x1a\n" +
-	"\breplayed\x18\x01 \x01(\x04R\breplayed\x12\x1d\n" +
+	"\breplayed\x18\x01 \x01(\x03R\breplayed\x12\x1d\n" +
 	"\n" +
-	"not_parked\x18\x02 \x03(\tR\tnotParked\"g\n" +
-	"\x12PurgeParkedRequest\x12\x14\n" +
-	"\x05group\x18\x01 \x01(\tR\x05group\x12)\n" +
+	"not_parked\x18\x02 \x03(\tR\tnotParked\"p\n" +
+	"\x12PurgeParkedRequest\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x01 \x01(\tR\tgroupName\x12)\n" +
 	"\x10notification_ids\x18\x02 \x03(\tR\x0fnotificationIds\x12\x10\n" +
 	"\x03all\x18\x03 \x01(\bR\x03all\"L\n" +
 	"\x13PurgeParkedResponse\x12\x16\n" +
-	"\x06purged\x18\x01 \x01(\x04R\x06purged\x12\x1d\n" +
+	"\x06purged\x18\x01 \x01(\x03R\x06purged\x12\x1d\n" +
 	"\n" +
-	"not_parked\x18\x02 \x03(\tR\tnotParked*L\n" +
-	"\bOrdering\x12\x18\n" +
-	"\x14ORDERING_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rORDERING_NONE\x10\x01\x12\x13\n" +
-	"\x0fORDERING_BY_SIM\x10\x02*\x96\x01\n" +
-	"\fLeaseOutcome\x12\x1d\n" +
-	"\x19LEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
-	"\x10LEASE_OUTCOME_OK\x10\x01\x12\x17\n" +
-	"\x13LEASE_OUTCOME_STALE\x10\x02\x12\x19\n" +
-	"\x15LEASE_OUTCOME_INVALID\x10\x03\x12\x1d\n" +
-	"\x19LEASE_OUTCOME_UNAVAILABLE\x10\x04*\x99\x01\n" +
-	"\n" +
-	"ParkReason\x12\x1b\n" +
-	"\x17PARK_REASON_UNSPECIFIED\x10\x00\x12\x19\n" +
-	"\x15PARK_REASON_REQUESTED\x10\x01\x12\x18\n" +
-	"\x14PARK_REASON_REJECTED\x10\x02\x12\x1b\n" +
-	"\x17PARK_REASON_LEASE_ENDED\x10\x03\x12\x1c\n" +
-	"\x18PARK_REASON_DISCONNECTED\x10\x042\xe9\b\n" +
+	"not_parked\x18\x02 \x03(\tR\tnotParked2\xf0\x05\n" +
 	"\fGroupService\x12R\n" +
 	"\vCreateGroup\x12 .linksgate.v1.CreateGroupRequest\x1a!.linksgate.v1.CreateGroupResponse\x12I\n" +
 	"\bGetGroup\x12\x1d.linksgate.v1.GetGroupRequest\x1a\x1e.linksgate.v1.GetGroupResponse\x12O\n" +
@@ -3016,16 +1041,12 @@ const file_linksgate_v1_group_service_proto_rawDesc = "" +
 	"ListGroups\x12\x1f.linksgate.v1.ListGroupsRequest\x1a .linksgate.v1.ListGroupsResponse\x12R\n" +
 	"\vUpdateGroup\x12 .linksgate.v1.UpdateGroupRequest\x1a!.linksgate.v1.UpdateGroupResponse\x12R\n" +
 	"\vDeleteGroup\x12 .linksgate.v1.DeleteGroupRequest\x1a!.linksgate.v1.DeleteGroupResponse\x12L\n" +
-	"\tSeekGroup\x12\x1e.linksgate.v1.SeekGroupRequest\x1a\x1f.linksgate.v1.SeekGroupResponse\x12H\n" +
-	"\aConsume\x12\x1c.linksgate.v1.ConsumeRequest\x1a\x1d.linksgate.v1.ConsumeResponse0\x01\x12@\n" +
-	"\x05Fetch\x12\x1a.linksgate.v1.FetchRequest\x1a\x1b.linksgate.v1.FetchResponse\x12R\n" +
-	"\vAcknowledge\x12 .linksgate.v1.AcknowledgeRequest\x1a!.linksgate.v1.AcknowledgeResponse\x12C\n" +
-	"\x06Reject\x12\x1b.linksgate.v1.RejectRequest\x1a\x1c.linksgate.v1.RejectResponse\x12R\n" +
-	"\vExtendLease\x12 .linksgate.v1.ExtendLeaseRequest\x1a!.linksgate.v1.ExtendLeaseResponse\x12O\n" +
+	"\tSeekGroup\x12\x1e.linksgate.v1.SeekGroupRequest\x1a\x1f.linksgate.v1.SeekGroupResponse\x12O\n" +
 	"\n" +
 	"ListParked\x12\x1f.linksgate.v1.ListParkedRequest\x1a .linksgate.v1.ListParkedResponse\x12U\n" +
 	"\fReplayParked\x12!.linksgate.v1.ReplayParkedRequest\x1a\".linksgate.v1.ReplayParkedResponse\x12R\n" +
-	"\vPurgeParked\x12 .linksgate.v1.PurgeParkedRequest\x1a!.linksgate.v1.PurgeParkedResponseB=Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1b\x06proto3"
+	"\vPurgeParked\x12 .linksgate.v1.PurgeParkedRequest\x1a!.linksgate.v1.PurgeParkedResponseB`\n" +
+	"\x10com.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\fLinksgate.V1b\x06proto3"
 
 var (
 	file_linksgate_v1_group_service_proto_rawDescOnce sync.Once
@@ -3039,141 +1060,66 @@ func file_linksgate_v1_group_service_proto_rawDescGZIP() []byte {
 	return file_linksgate_v1_group_service_proto_rawDescData
 }
 
-var file_linksgate_v1_group_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_linksgate_v1_group_service_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_linksgate_v1_group_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_linksgate_v1_group_service_proto_goTypes = []any{
-	(Ordering)(0),                 // 0: linksgate.v1.Ordering
-	(LeaseOutcome)(0),             // 1: linksgate.v1.LeaseOutcome
-	(ParkReason)(0),               // 2: linksgate.v1.ParkReason
-	(*Group)(nil),                 // 3: linksgate.v1.Group
-	(*BackOff)(nil),               // 4: linksgate.v1.BackOff
-	(*GroupStatus)(nil),           // 5: linksgate.v1.GroupStatus
-	(*GroupMember)(nil),           // 6: linksgate.v1.GroupMember
-	(*CreateGroupRequest)(nil),    // 7: linksgate.v1.CreateGroupRequest
-	(*CreateGroupResponse)(nil),   // 8: linksgate.v1.CreateGroupResponse
-	(*GetGroupRequest)(nil),       // 9: linksgate.v1.GetGroupRequest
-	(*GetGroupResponse)(nil),      // 10: linksgate.v1.GetGroupResponse
-	(*ListGroupsRequest)(nil),     // 11: linksgate.v1.ListGroupsRequest
-	(*ListGroupsResponse)(nil),    // 12: linksgate.v1.ListGroupsResponse
-	(*UpdateGroupRequest)(nil),    // 13: linksgate.v1.UpdateGroupRequest
-	(*UpdateGroupResponse)(nil),   // 14: linksgate.v1.UpdateGroupResponse
-	(*DeleteGroupRequest)(nil),    // 15: linksgate.v1.DeleteGroupRequest
-	(*DeleteGroupResponse)(nil),   // 16: linksgate.v1.DeleteGroupResponse
-	(*SeekGroupRequest)(nil),      // 17: linksgate.v1.SeekGroupRequest
-	(*SeekGroupResponse)(nil),     // 18: linksgate.v1.SeekGroupResponse
-	(*ConsumeRequest)(nil),        // 19: linksgate.v1.ConsumeRequest
-	(*ConsumeResponse)(nil),       // 20: linksgate.v1.ConsumeResponse
-	(*Joined)(nil),                // 21: linksgate.v1.Joined
-	(*Leases)(nil),                // 22: linksgate.v1.Leases
-	(*Lease)(nil),                 // 23: linksgate.v1.Lease
-	(*GroupHeartbeat)(nil),        // 24: linksgate.v1.GroupHeartbeat
-	(*FetchRequest)(nil),          // 25: linksgate.v1.FetchRequest
-	(*FetchResponse)(nil),         // 26: linksgate.v1.FetchResponse
-	(*AcknowledgeRequest)(nil),    // 27: linksgate.v1.AcknowledgeRequest
-	(*AcknowledgeResponse)(nil),   // 28: linksgate.v1.AcknowledgeResponse
-	(*LeaseResult)(nil),           // 29: linksgate.v1.LeaseResult
-	(*RejectRequest)(nil),         // 30: linksgate.v1.RejectRequest
-	(*Rejection)(nil),             // 31: linksgate.v1.Rejection
-	(*RejectResponse)(nil),        // 32: linksgate.v1.RejectResponse
-	(*ExtendLeaseRequest)(nil),    // 33: linksgate.v1.ExtendLeaseRequest
-	(*ExtendLeaseResponse)(nil),   // 34: linksgate.v1.ExtendLeaseResponse
-	(*ParkedNotification)(nil),    // 35: linksgate.v1.ParkedNotification
-	(*ListParkedRequest)(nil),     // 36: linksgate.v1.ListParkedRequest
-	(*ListParkedResponse)(nil),    // 37: linksgate.v1.ListParkedResponse
-	(*ReplayParkedRequest)(nil),   // 38: linksgate.v1.ReplayParkedRequest
-	(*ReplayParkedResponse)(nil),  // 39: linksgate.v1.ReplayParkedResponse
-	(*PurgeParkedRequest)(nil),    // 40: linksgate.v1.PurgeParkedRequest
-	(*PurgeParkedResponse)(nil),   // 41: linksgate.v1.PurgeParkedResponse
-	(*Filter)(nil),                // 42: linksgate.v1.Filter
-	(*durationpb.Duration)(nil),   // 43: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*Lag)(nil),                   // 45: linksgate.v1.Lag
-	(*LogPosition)(nil),           // 46: linksgate.v1.LogPosition
-	(*fieldmaskpb.FieldMask)(nil), // 47: google.protobuf.FieldMask
-	(*Closing)(nil),               // 48: linksgate.v1.Closing
-	(*Notification)(nil),          // 49: linksgate.v1.Notification
+	(*CreateGroupRequest)(nil),    // 0: linksgate.v1.CreateGroupRequest
+	(*CreateGroupResponse)(nil),   // 1: linksgate.v1.CreateGroupResponse
+	(*GetGroupRequest)(nil),       // 2: linksgate.v1.GetGroupRequest
+	(*GetGroupResponse)(nil),      // 3: linksgate.v1.GetGroupResponse
+	(*ListGroupsRequest)(nil),     // 4: linksgate.v1.ListGroupsRequest
+	(*ListGroupsResponse)(nil),    // 5: linksgate.v1.ListGroupsResponse
+	(*UpdateGroupRequest)(nil),    // 6: linksgate.v1.UpdateGroupRequest
+	(*UpdateGroupResponse)(nil),   // 7: linksgate.v1.UpdateGroupResponse
+	(*DeleteGroupRequest)(nil),    // 8: linksgate.v1.DeleteGroupRequest
+	(*DeleteGroupResponse)(nil),   // 9: linksgate.v1.DeleteGroupResponse
+	(*SeekGroupRequest)(nil),      // 10: linksgate.v1.SeekGroupRequest
+	(*SeekGroupResponse)(nil),     // 11: linksgate.v1.SeekGroupResponse
+	(*ListParkedRequest)(nil),     // 12: linksgate.v1.ListParkedRequest
+	(*ListParkedResponse)(nil),    // 13: linksgate.v1.ListParkedResponse
+	(*ReplayParkedRequest)(nil),   // 14: linksgate.v1.ReplayParkedRequest
+	(*ReplayParkedResponse)(nil),  // 15: linksgate.v1.ReplayParkedResponse
+	(*PurgeParkedRequest)(nil),    // 16: linksgate.v1.PurgeParkedRequest
+	(*PurgeParkedResponse)(nil),   // 17: linksgate.v1.PurgeParkedResponse
+	(*Group)(nil),                 // 18: linksgate.v1.Group
+	(*Start)(nil),                 // 19: linksgate.v1.Start
+	(*fieldmaskpb.FieldMask)(nil), // 20: google.protobuf.FieldMask
+	(*ParkedNotification)(nil),    // 21: linksgate.v1.ParkedNotification
 }
 var file_linksgate_v1_group_service_proto_depIdxs = []int32{
-	42, // 0: linksgate.v1.Group.filter:type_name -> linksgate.v1.Filter
-	0,  // 1: linksgate.v1.Group.ordering:type_name -> linksgate.v1.Ordering
-	43, // 2: linksgate.v1.Group.lease_duration:type_name -> google.protobuf.Duration
-	4,  // 3: linksgate.v1.Group.back_off:type_name -> linksgate.v1.BackOff
-	44, // 4: linksgate.v1.Group.created_at:type_name -> google.protobuf.Timestamp
-	5,  // 5: linksgate.v1.Group.status:type_name -> linksgate.v1.GroupStatus
-	43, // 6: linksgate.v1.BackOff.initial:type_name -> google.protobuf.Duration
-	43, // 7: linksgate.v1.BackOff.maximum:type_name -> google.protobuf.Duration
-	45, // 8: linksgate.v1.GroupStatus.lag:type_name -> linksgate.v1.Lag
-	46, // 9: linksgate.v1.GroupStatus.oldest_unacknowledged:type_name -> linksgate.v1.LogPosition
-	6,  // 10: linksgate.v1.GroupStatus.members:type_name -> linksgate.v1.GroupMember
-	44, // 11: linksgate.v1.GroupMember.joined_at:type_name -> google.protobuf.Timestamp
-	3,  // 12: linksgate.v1.CreateGroupRequest.group:type_name -> linksgate.v1.Group
-	44, // 13: linksgate.v1.CreateGroupRequest.since:type_name -> google.protobuf.Timestamp
-	3,  // 14: linksgate.v1.CreateGroupResponse.group:type_name -> linksgate.v1.Group
-	3,  // 15: linksgate.v1.GetGroupResponse.group:type_name -> linksgate.v1.Group
-	3,  // 16: linksgate.v1.ListGroupsResponse.groups:type_name -> linksgate.v1.Group
-	3,  // 17: linksgate.v1.UpdateGroupRequest.group:type_name -> linksgate.v1.Group
-	47, // 18: linksgate.v1.UpdateGroupRequest.update_mask:type_name -> google.protobuf.FieldMask
-	3,  // 19: linksgate.v1.UpdateGroupResponse.group:type_name -> linksgate.v1.Group
-	44, // 20: linksgate.v1.SeekGroupRequest.since:type_name -> google.protobuf.Timestamp
-	3,  // 21: linksgate.v1.SeekGroupResponse.group:type_name -> linksgate.v1.Group
-	43, // 22: linksgate.v1.ConsumeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	21, // 23: linksgate.v1.ConsumeResponse.joined:type_name -> linksgate.v1.Joined
-	22, // 24: linksgate.v1.ConsumeResponse.leases:type_name -> linksgate.v1.Leases
-	24, // 25: linksgate.v1.ConsumeResponse.heartbeat:type_name -> linksgate.v1.GroupHeartbeat
-	48, // 26: linksgate.v1.ConsumeResponse.closing:type_name -> linksgate.v1.Closing
-	3,  // 27: linksgate.v1.Joined.group:type_name -> linksgate.v1.Group
-	43, // 28: linksgate.v1.Joined.heartbeat_interval:type_name -> google.protobuf.Duration
-	23, // 29: linksgate.v1.Leases.leases:type_name -> linksgate.v1.Lease
-	44, // 30: linksgate.v1.Lease.expires_at:type_name -> google.protobuf.Timestamp
-	49, // 31: linksgate.v1.Lease.notification:type_name -> linksgate.v1.Notification
-	44, // 32: linksgate.v1.GroupHeartbeat.now:type_name -> google.protobuf.Timestamp
-	43, // 33: linksgate.v1.FetchRequest.wait:type_name -> google.protobuf.Duration
-	23, // 34: linksgate.v1.FetchResponse.leases:type_name -> linksgate.v1.Lease
-	29, // 35: linksgate.v1.AcknowledgeResponse.results:type_name -> linksgate.v1.LeaseResult
-	1,  // 36: linksgate.v1.LeaseResult.outcome:type_name -> linksgate.v1.LeaseOutcome
-	44, // 37: linksgate.v1.LeaseResult.expires_at:type_name -> google.protobuf.Timestamp
-	31, // 38: linksgate.v1.RejectRequest.rejections:type_name -> linksgate.v1.Rejection
-	43, // 39: linksgate.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	29, // 40: linksgate.v1.RejectResponse.results:type_name -> linksgate.v1.LeaseResult
-	43, // 41: linksgate.v1.ExtendLeaseRequest.duration:type_name -> google.protobuf.Duration
-	29, // 42: linksgate.v1.ExtendLeaseResponse.results:type_name -> linksgate.v1.LeaseResult
-	49, // 43: linksgate.v1.ParkedNotification.notification:type_name -> linksgate.v1.Notification
-	44, // 44: linksgate.v1.ParkedNotification.parked_at:type_name -> google.protobuf.Timestamp
-	2,  // 45: linksgate.v1.ParkedNotification.reason:type_name -> linksgate.v1.ParkReason
-	35, // 46: linksgate.v1.ListParkedResponse.parked:type_name -> linksgate.v1.ParkedNotification
-	7,  // 47: linksgate.v1.GroupService.CreateGroup:input_type -> linksgate.v1.CreateGroupRequest
-	9,  // 48: linksgate.v1.GroupService.GetGroup:input_type -> linksgate.v1.GetGroupRequest
-	11, // 49: linksgate.v1.GroupService.ListGroups:input_type -> linksgate.v1.ListGroupsRequest
-	13, // 50: linksgate.v1.GroupService.UpdateGroup:input_type -> linksgate.v1.UpdateGroupRequest
-	15, // 51: linksgate.v1.GroupService.DeleteGroup:input_type -> linksgate.v1.DeleteGroupRequest
-	17, // 52: linksgate.v1.GroupService.SeekGroup:input_type -> linksgate.v1.SeekGroupRequest
-	19, // 53: linksgate.v1.GroupService.Consume:input_type -> linksgate.v1.ConsumeRequest
-	25, // 54: linksgate.v1.GroupService.Fetch:input_type -> linksgate.v1.FetchRequest
-	27, // 55: linksgate.v1.GroupService.Acknowledge:input_type -> linksgate.v1.AcknowledgeRequest
-	30, // 56: linksgate.v1.GroupService.Reject:input_type -> linksgate.v1.RejectRequest
-	33, // 57: linksgate.v1.GroupService.ExtendLease:input_type -> linksgate.v1.ExtendLeaseRequest
-	36, // 58: linksgate.v1.GroupService.ListParked:input_type -> linksgate.v1.ListParkedRequest
-	38, // 59: linksgate.v1.GroupService.ReplayParked:input_type -> linksgate.v1.ReplayParkedRequest
-	40, // 60: linksgate.v1.GroupService.PurgeParked:input_type -> linksgate.v1.PurgeParkedRequest
-	8,  // 61: linksgate.v1.GroupService.CreateGroup:output_type -> linksgate.v1.CreateGroupResponse
-	10, // 62: linksgate.v1.GroupService.GetGroup:output_type -> linksgate.v1.GetGroupResponse
-	12, // 63: linksgate.v1.GroupService.ListGroups:output_type -> linksgate.v1.ListGroupsResponse
-	14, // 64: linksgate.v1.GroupService.UpdateGroup:output_type -> linksgate.v1.UpdateGroupResponse
-	16, // 65: linksgate.v1.GroupService.DeleteGroup:output_type -> linksgate.v1.DeleteGroupResponse
-	18, // 66: linksgate.v1.GroupService.SeekGroup:output_type -> linksgate.v1.SeekGroupResponse
-	20, // 67: linksgate.v1.GroupService.Consume:output_type -> linksgate.v1.ConsumeResponse
-	26, // 68: linksgate.v1.GroupService.Fetch:output_type -> linksgate.v1.FetchResponse
-	28, // 69: linksgate.v1.GroupService.Acknowledge:output_type -> linksgate.v1.AcknowledgeResponse
-	32, // 70: linksgate.v1.GroupService.Reject:output_type -> linksgate.v1.RejectResponse
-	34, // 71: linksgate.v1.GroupService.ExtendLease:output_type -> linksgate.v1.ExtendLeaseResponse
-	37, // 72: linksgate.v1.GroupService.ListParked:output_type -> linksgate.v1.ListParkedResponse
-	39, // 73: linksgate.v1.GroupService.ReplayParked:output_type -> linksgate.v1.ReplayParkedResponse
-	41, // 74: linksgate.v1.GroupService.PurgeParked:output_type -> linksgate.v1.PurgeParkedResponse
-	61, // [61:75] is the sub-list for method output_type
-	47, // [47:61] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	18, // 0: linksgate.v1.CreateGroupRequest.group:type_name -> linksgate.v1.Group
+	19, // 1: linksgate.v1.CreateGroupRequest.start:type_name -> linksgate.v1.Start
+	18, // 2: linksgate.v1.CreateGroupResponse.group:type_name -> linksgate.v1.Group
+	18, // 3: linksgate.v1.GetGroupResponse.group:type_name -> linksgate.v1.Group
+	18, // 4: linksgate.v1.ListGroupsResponse.groups:type_name -> linksgate.v1.Group
+	18, // 5: linksgate.v1.UpdateGroupRequest.group:type_name -> linksgate.v1.Group
+	20, // 6: linksgate.v1.UpdateGroupRequest.update_mask:type_name -> google.protobuf.FieldMask
+	18, // 7: linksgate.v1.UpdateGroupResponse.group:type_name -> linksgate.v1.Group
+	19, // 8: linksgate.v1.SeekGroupRequest.to:type_name -> linksgate.v1.Start
+	18, // 9: linksgate.v1.SeekGroupResponse.group:type_name -> linksgate.v1.Group
+	21, // 10: linksgate.v1.ListParkedResponse.parked:type_name -> linksgate.v1.ParkedNotification
+	0,  // 11: linksgate.v1.GroupService.CreateGroup:input_type -> linksgate.v1.CreateGroupRequest
+	2,  // 12: linksgate.v1.GroupService.GetGroup:input_type -> linksgate.v1.GetGroupRequest
+	4,  // 13: linksgate.v1.GroupService.ListGroups:input_type -> linksgate.v1.ListGroupsRequest
+	6,  // 14: linksgate.v1.GroupService.UpdateGroup:input_type -> linksgate.v1.UpdateGroupRequest
+	8,  // 15: linksgate.v1.GroupService.DeleteGroup:input_type -> linksgate.v1.DeleteGroupRequest
+	10, // 16: linksgate.v1.GroupService.SeekGroup:input_type -> linksgate.v1.SeekGroupRequest
+	12, // 17: linksgate.v1.GroupService.ListParked:input_type -> linksgate.v1.ListParkedRequest
+	14, // 18: linksgate.v1.GroupService.ReplayParked:input_type -> linksgate.v1.ReplayParkedRequest
+	16, // 19: linksgate.v1.GroupService.PurgeParked:input_type -> linksgate.v1.PurgeParkedRequest
+	1,  // 20: linksgate.v1.GroupService.CreateGroup:output_type -> linksgate.v1.CreateGroupResponse
+	3,  // 21: linksgate.v1.GroupService.GetGroup:output_type -> linksgate.v1.GetGroupResponse
+	5,  // 22: linksgate.v1.GroupService.ListGroups:output_type -> linksgate.v1.ListGroupsResponse
+	7,  // 23: linksgate.v1.GroupService.UpdateGroup:output_type -> linksgate.v1.UpdateGroupResponse
+	9,  // 24: linksgate.v1.GroupService.DeleteGroup:output_type -> linksgate.v1.DeleteGroupResponse
+	11, // 25: linksgate.v1.GroupService.SeekGroup:output_type -> linksgate.v1.SeekGroupResponse
+	13, // 26: linksgate.v1.GroupService.ListParked:output_type -> linksgate.v1.ListParkedResponse
+	15, // 27: linksgate.v1.GroupService.ReplayParked:output_type -> linksgate.v1.ReplayParkedResponse
+	17, // 28: linksgate.v1.GroupService.PurgeParked:output_type -> linksgate.v1.PurgeParkedResponse
+	20, // [20:29] is the sub-list for method output_type
+	11, // [11:20] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_linksgate_v1_group_service_proto_init() }
@@ -3181,44 +1127,20 @@ func file_linksgate_v1_group_service_proto_init() {
 	if File_linksgate_v1_group_service_proto != nil {
 		return
 	}
-	file_linksgate_v1_notification_proto_init()
-	file_linksgate_v1_notification_service_proto_init()
-	file_linksgate_v1_group_service_proto_msgTypes[4].OneofWrappers = []any{
-		(*CreateGroupRequest_Latest)(nil),
-		(*CreateGroupRequest_Earliest)(nil),
-		(*CreateGroupRequest_After)(nil),
-		(*CreateGroupRequest_Since)(nil),
-	}
-	file_linksgate_v1_group_service_proto_msgTypes[14].OneofWrappers = []any{
-		(*SeekGroupRequest_Latest)(nil),
-		(*SeekGroupRequest_Earliest)(nil),
-		(*SeekGroupRequest_After)(nil),
-		(*SeekGroupRequest_Since)(nil),
-	}
-	file_linksgate_v1_group_service_proto_msgTypes[17].OneofWrappers = []any{
-		(*ConsumeResponse_Joined)(nil),
-		(*ConsumeResponse_Leases)(nil),
-		(*ConsumeResponse_Heartbeat)(nil),
-		(*ConsumeResponse_Closing)(nil),
-	}
-	file_linksgate_v1_group_service_proto_msgTypes[28].OneofWrappers = []any{
-		(*Rejection_RetryAfter)(nil),
-		(*Rejection_Park)(nil),
-		(*Rejection_Release)(nil),
-	}
+	file_linksgate_v1_group_proto_init()
+	file_linksgate_v1_log_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linksgate_v1_group_service_proto_rawDesc), len(file_linksgate_v1_group_service_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   39,
+			NumEnums:      0,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_linksgate_v1_group_service_proto_goTypes,
 		DependencyIndexes: file_linksgate_v1_group_service_proto_depIdxs,
-		EnumInfos:         file_linksgate_v1_group_service_proto_enumTypes,
 		MessageInfos:      file_linksgate_v1_group_service_proto_msgTypes,
 	}.Build()
 	File_linksgate_v1_group_service_proto = out.File

@@ -25,11 +25,6 @@ const (
 	GroupService_UpdateGroup_FullMethodName  = "/linksgate.v1.GroupService/UpdateGroup"
 	GroupService_DeleteGroup_FullMethodName  = "/linksgate.v1.GroupService/DeleteGroup"
 	GroupService_SeekGroup_FullMethodName    = "/linksgate.v1.GroupService/SeekGroup"
-	GroupService_Consume_FullMethodName      = "/linksgate.v1.GroupService/Consume"
-	GroupService_Fetch_FullMethodName        = "/linksgate.v1.GroupService/Fetch"
-	GroupService_Acknowledge_FullMethodName  = "/linksgate.v1.GroupService/Acknowledge"
-	GroupService_Reject_FullMethodName       = "/linksgate.v1.GroupService/Reject"
-	GroupService_ExtendLease_FullMethodName  = "/linksgate.v1.GroupService/ExtendLease"
 	GroupService_ListParked_FullMethodName   = "/linksgate.v1.GroupService/ListParked"
 	GroupService_ReplayParked_FullMethodName = "/linksgate.v1.GroupService/ReplayParked"
 	GroupService_PurgeParked_FullMethodName  = "/linksgate.v1.GroupService/PurgeParked"
@@ -39,23 +34,19 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// GroupService shares the log among the members of a group: each notification is handled by one of them, again when that
-// failed, and is set aside (parked) when it keeps failing.
+// GroupService administers groups. A group shares the log among its members, which work with
+// WorkerService: each notification is handled by one of them, again when that failed, and is set
+// aside (parked) when it keeps failing.
 //
-// A member is lent a notification for a time: a lease. It acknowledges the lease when it has handled the notification, or
-// rejects it. What is neither acknowledged nor rejected when the lease ends comes again, to the same member or another one.
-// Delivery is at least once: a member must expect to see a notification again. A notification that was acknowledged comes again
-// only after the death of a gateway, never of a member.
+// A group has its own offset in the log, which it keeps over restarts of members and gateways. Any
+// gateway of the log answers.
 //
-// A group has its own place in the log, which it keeps over restarts of members and gateways. Older notifications come before
-// newer ones, and what is due again before both.
-//
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type GroupServiceClient interface {
 	// CreateGroup creates a group. It is durable when the call returns.
 	//
-	// Errors: INVALID_ARGUMENT (BadRequest), ALREADY_EXISTS, RESOURCE_EXHAUSTED (too many groups), OUT_OF_RANGE and the other
-	// errors of a start, as for NotificationService.Subscribe.
+	// Errors: INVALID_ARGUMENT (BadRequest), ALREADY_EXISTS, RESOURCE_EXHAUSTED (too many groups),
+	// OUT_OF_RANGE and the other errors of a start, as for NotificationService.Subscribe.
 	CreateGroup(ctx context.Context, in *CreateGroupRequest, opts ...grpc.CallOption) (*CreateGroupResponse, error)
 	// GetGroup returns a group and how it is doing.
 	//
@@ -67,47 +58,20 @@ type GroupServiceClient interface {
 	ListGroups(ctx context.Context, in *ListGroupsRequest, opts ...grpc.CallOption) (*ListGroupsResponse, error)
 	// UpdateGroup changes settings of a group. They hold for the leases given after that.
 	//
-	// Errors: NOT_FOUND, INVALID_ARGUMENT (BadRequest; the name and the ordering of a group cannot be changed), ABORTED (somebody
-	// else changed it at the same time; call again).
+	// Errors: NOT_FOUND, INVALID_ARGUMENT (BadRequest; the name and the ordering of a group cannot be
+	// changed), ABORTED (it was changed at the same time; call again).
 	UpdateGroup(ctx context.Context, in *UpdateGroupRequest, opts ...grpc.CallOption) (*UpdateGroupResponse, error)
-	// DeleteGroup deletes a group, its place in the log and what it has parked. The notifications stay in the log.
+	// DeleteGroup deletes a group, its offset in the log and what it has parked. The notifications
+	// stay in the log.
 	//
 	// Errors: NOT_FOUND.
 	DeleteGroup(ctx context.Context, in *DeleteGroupRequest, opts ...grpc.CallOption) (*DeleteGroupResponse, error)
-	// SeekGroup moves a group to another place in the log. Leases that are out end: acknowledging one says STALE. What is parked stays
-	// parked.
+	// SeekGroup moves a group to another position in the log. Leases that are out end: acknowledging
+	// one says STALE. What is parked stays parked.
 	//
-	// Errors: NOT_FOUND, ABORTED (somebody else changed the group at the same time; call again), and the errors of a start, as for
-	// NotificationService.Subscribe.
+	// Errors: NOT_FOUND, ABORTED (the group was changed at the same time; call again), and the errors
+	// of a start, as for NotificationService.Subscribe.
 	SeekGroup(ctx context.Context, in *SeekGroupRequest, opts ...grpc.CallOption) (*SeekGroupResponse, error)
-	// Consume makes the caller a member of a group, for as long as the stream is open, and streams leases to it: as many as it
-	// may have at once, more as it settles them with Acknowledge and Reject. When the stream ends, for whatever reason, its leases are given
-	// back.
-	//
-	// A notification whose delivery seems to have ended members, by their disconnecting or by leases that passed unsettled, is in
-	// the second half of its attempts leased to a member alone, so that it takes no others with it.
-	//
-	// Errors: NOT_FOUND (no such group; also when it is deleted meanwhile), INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many streams),
-	// ABORTED (the member did not read for the send timeout), UNAVAILABLE (draining, or the log is frozen; RetryInfo).
-	Consume(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error)
-	// Fetch leases notifications without a stream: those that are there, or the first to arrive within the time to wait. An answer
-	// without leases is not an error. The leases are the caller's until they are settled or end.
-	//
-	// Errors: as for Consume.
-	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error)
-	// Acknowledge settles leases: their notifications were handled. Acknowledging a lease again is fine.
-	//
-	// Errors: NOT_FOUND (no such group), INVALID_ARGUMENT (none or too many). What is wrong with one lease is said in its result.
-	Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeResponse, error)
-	// Reject ends leases whose notifications could not be handled: they come again after a delay, or are parked at once. A
-	// notification that has used up the group's attempts is parked in either case.
-	//
-	// Errors: as for Acknowledge.
-	Reject(ctx context.Context, in *RejectRequest, opts ...grpc.CallOption) (*RejectResponse, error)
-	// ExtendLease makes leases last longer, counted from now: by the group's lease duration at most.
-	//
-	// Errors: as for Acknowledge.
-	ExtendLease(ctx context.Context, in *ExtendLeaseRequest, opts ...grpc.CallOption) (*ExtendLeaseResponse, error)
 	// ListParked returns one page of what a group has parked, in the order of parking.
 	//
 	// Errors: NOT_FOUND (no such group), INVALID_ARGUMENT (bad page token).
@@ -190,65 +154,6 @@ func (c *groupServiceClient) SeekGroup(ctx context.Context, in *SeekGroupRequest
 	return out, nil
 }
 
-func (c *groupServiceClient) Consume(ctx context.Context, in *ConsumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ConsumeResponse], error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &GroupService_ServiceDesc.Streams[0], GroupService_Consume_FullMethodName, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	x := &grpc.GenericClientStream[ConsumeRequest, ConsumeResponse]{ClientStream: stream}
-	if err := x.ClientStream.SendMsg(in); err != nil {
-		return nil, err
-	}
-	if err := x.ClientStream.CloseSend(); err != nil {
-		return nil, err
-	}
-	return x, nil
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type GroupService_ConsumeClient = grpc.ServerStreamingClient[ConsumeResponse]
-
-func (c *groupServiceClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (*FetchResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(FetchResponse)
-	err := c.cc.Invoke(ctx, GroupService_Fetch_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *groupServiceClient) Acknowledge(ctx context.Context, in *AcknowledgeRequest, opts ...grpc.CallOption) (*AcknowledgeResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(AcknowledgeResponse)
-	err := c.cc.Invoke(ctx, GroupService_Acknowledge_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *groupServiceClient) Reject(ctx context.Context, in *RejectRequest, opts ...grpc.CallOption) (*RejectResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(RejectResponse)
-	err := c.cc.Invoke(ctx, GroupService_Reject_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *groupServiceClient) ExtendLease(ctx context.Context, in *ExtendLeaseRequest, opts ...grpc.CallOption) (*ExtendLeaseResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ExtendLeaseResponse)
-	err := c.cc.Invoke(ctx, GroupService_ExtendLease_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *groupServiceClient) ListParked(ctx context.Context, in *ListParkedRequest, opts ...grpc.CallOption) (*ListParkedResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListParkedResponse)
@@ -283,23 +188,19 @@ func (c *groupServiceClient) PurgeParked(ctx context.Context, in *PurgeParkedReq
 // All implementations must embed UnimplementedGroupServiceServer
 // for forward compatibility.
 //
-// GroupService shares the log among the members of a group: each notification is handled by one of them, again when that
-// failed, and is set aside (parked) when it keeps failing.
+// GroupService administers groups. A group shares the log among its members, which work with
+// WorkerService: each notification is handled by one of them, again when that failed, and is set
+// aside (parked) when it keeps failing.
 //
-// A member is lent a notification for a time: a lease. It acknowledges the lease when it has handled the notification, or
-// rejects it. What is neither acknowledged nor rejected when the lease ends comes again, to the same member or another one.
-// Delivery is at least once: a member must expect to see a notification again. A notification that was acknowledged comes again
-// only after the death of a gateway, never of a member.
+// A group has its own offset in the log, which it keeps over restarts of members and gateways. Any
+// gateway of the log answers.
 //
-// A group has its own place in the log, which it keeps over restarts of members and gateways. Older notifications come before
-// newer ones, and what is due again before both.
-//
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type GroupServiceServer interface {
 	// CreateGroup creates a group. It is durable when the call returns.
 	//
-	// Errors: INVALID_ARGUMENT (BadRequest), ALREADY_EXISTS, RESOURCE_EXHAUSTED (too many groups), OUT_OF_RANGE and the other
-	// errors of a start, as for NotificationService.Subscribe.
+	// Errors: INVALID_ARGUMENT (BadRequest), ALREADY_EXISTS, RESOURCE_EXHAUSTED (too many groups),
+	// OUT_OF_RANGE and the other errors of a start, as for NotificationService.Subscribe.
 	CreateGroup(context.Context, *CreateGroupRequest) (*CreateGroupResponse, error)
 	// GetGroup returns a group and how it is doing.
 	//
@@ -311,47 +212,20 @@ type GroupServiceServer interface {
 	ListGroups(context.Context, *ListGroupsRequest) (*ListGroupsResponse, error)
 	// UpdateGroup changes settings of a group. They hold for the leases given after that.
 	//
-	// Errors: NOT_FOUND, INVALID_ARGUMENT (BadRequest; the name and the ordering of a group cannot be changed), ABORTED (somebody
-	// else changed it at the same time; call again).
+	// Errors: NOT_FOUND, INVALID_ARGUMENT (BadRequest; the name and the ordering of a group cannot be
+	// changed), ABORTED (it was changed at the same time; call again).
 	UpdateGroup(context.Context, *UpdateGroupRequest) (*UpdateGroupResponse, error)
-	// DeleteGroup deletes a group, its place in the log and what it has parked. The notifications stay in the log.
+	// DeleteGroup deletes a group, its offset in the log and what it has parked. The notifications
+	// stay in the log.
 	//
 	// Errors: NOT_FOUND.
 	DeleteGroup(context.Context, *DeleteGroupRequest) (*DeleteGroupResponse, error)
-	// SeekGroup moves a group to another place in the log. Leases that are out end: acknowledging one says STALE. What is parked stays
-	// parked.
+	// SeekGroup moves a group to another position in the log. Leases that are out end: acknowledging
+	// one says STALE. What is parked stays parked.
 	//
-	// Errors: NOT_FOUND, ABORTED (somebody else changed the group at the same time; call again), and the errors of a start, as for
-	// NotificationService.Subscribe.
+	// Errors: NOT_FOUND, ABORTED (the group was changed at the same time; call again), and the errors
+	// of a start, as for NotificationService.Subscribe.
 	SeekGroup(context.Context, *SeekGroupRequest) (*SeekGroupResponse, error)
-	// Consume makes the caller a member of a group, for as long as the stream is open, and streams leases to it: as many as it
-	// may have at once, more as it settles them with Acknowledge and Reject. When the stream ends, for whatever reason, its leases are given
-	// back.
-	//
-	// A notification whose delivery seems to have ended members, by their disconnecting or by leases that passed unsettled, is in
-	// the second half of its attempts leased to a member alone, so that it takes no others with it.
-	//
-	// Errors: NOT_FOUND (no such group; also when it is deleted meanwhile), INVALID_ARGUMENT, RESOURCE_EXHAUSTED (too many streams),
-	// ABORTED (the member did not read for the send timeout), UNAVAILABLE (draining, or the log is frozen; RetryInfo).
-	Consume(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error
-	// Fetch leases notifications without a stream: those that are there, or the first to arrive within the time to wait. An answer
-	// without leases is not an error. The leases are the caller's until they are settled or end.
-	//
-	// Errors: as for Consume.
-	Fetch(context.Context, *FetchRequest) (*FetchResponse, error)
-	// Acknowledge settles leases: their notifications were handled. Acknowledging a lease again is fine.
-	//
-	// Errors: NOT_FOUND (no such group), INVALID_ARGUMENT (none or too many). What is wrong with one lease is said in its result.
-	Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeResponse, error)
-	// Reject ends leases whose notifications could not be handled: they come again after a delay, or are parked at once. A
-	// notification that has used up the group's attempts is parked in either case.
-	//
-	// Errors: as for Acknowledge.
-	Reject(context.Context, *RejectRequest) (*RejectResponse, error)
-	// ExtendLease makes leases last longer, counted from now: by the group's lease duration at most.
-	//
-	// Errors: as for Acknowledge.
-	ExtendLease(context.Context, *ExtendLeaseRequest) (*ExtendLeaseResponse, error)
 	// ListParked returns one page of what a group has parked, in the order of parking.
 	//
 	// Errors: NOT_FOUND (no such group), INVALID_ARGUMENT (bad page token).
@@ -391,21 +265,6 @@ func (UnimplementedGroupServiceServer) DeleteGroup(context.Context, *DeleteGroup
 }
 func (UnimplementedGroupServiceServer) SeekGroup(context.Context, *SeekGroupRequest) (*SeekGroupResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SeekGroup not implemented")
-}
-func (UnimplementedGroupServiceServer) Consume(*ConsumeRequest, grpc.ServerStreamingServer[ConsumeResponse]) error {
-	return status.Error(codes.Unimplemented, "method Consume not implemented")
-}
-func (UnimplementedGroupServiceServer) Fetch(context.Context, *FetchRequest) (*FetchResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Fetch not implemented")
-}
-func (UnimplementedGroupServiceServer) Acknowledge(context.Context, *AcknowledgeRequest) (*AcknowledgeResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Acknowledge not implemented")
-}
-func (UnimplementedGroupServiceServer) Reject(context.Context, *RejectRequest) (*RejectResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method Reject not implemented")
-}
-func (UnimplementedGroupServiceServer) ExtendLease(context.Context, *ExtendLeaseRequest) (*ExtendLeaseResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ExtendLease not implemented")
 }
 func (UnimplementedGroupServiceServer) ListParked(context.Context, *ListParkedRequest) (*ListParkedResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListParked not implemented")
@@ -545,89 +404,6 @@ func _GroupService_SeekGroup_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
-func _GroupService_Consume_Handler(srv interface{}, stream grpc.ServerStream) error {
-	m := new(ConsumeRequest)
-	if err := stream.RecvMsg(m); err != nil {
-		return err
-	}
-	return srv.(GroupServiceServer).Consume(m, &grpc.GenericServerStream[ConsumeRequest, ConsumeResponse]{ServerStream: stream})
-}
-
-// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type GroupService_ConsumeServer = grpc.ServerStreamingServer[ConsumeResponse]
-
-func _GroupService_Fetch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(FetchRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(GroupServiceServer).Fetch(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: GroupService_Fetch_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(GroupServiceServer).Fetch(ctx, req.(*FetchRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _GroupService_Acknowledge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(AcknowledgeRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(GroupServiceServer).Acknowledge(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: GroupService_Acknowledge_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(GroupServiceServer).Acknowledge(ctx, req.(*AcknowledgeRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _GroupService_Reject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(RejectRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(GroupServiceServer).Reject(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: GroupService_Reject_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(GroupServiceServer).Reject(ctx, req.(*RejectRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
-func _GroupService_ExtendLease_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ExtendLeaseRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(GroupServiceServer).ExtendLease(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: GroupService_ExtendLease_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(GroupServiceServer).ExtendLease(ctx, req.(*ExtendLeaseRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _GroupService_ListParked_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListParkedRequest)
 	if err := dec(in); err != nil {
@@ -714,22 +490,6 @@ var GroupService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _GroupService_SeekGroup_Handler,
 		},
 		{
-			MethodName: "Fetch",
-			Handler:    _GroupService_Fetch_Handler,
-		},
-		{
-			MethodName: "Acknowledge",
-			Handler:    _GroupService_Acknowledge_Handler,
-		},
-		{
-			MethodName: "Reject",
-			Handler:    _GroupService_Reject_Handler,
-		},
-		{
-			MethodName: "ExtendLease",
-			Handler:    _GroupService_ExtendLease_Handler,
-		},
-		{
 			MethodName: "ListParked",
 			Handler:    _GroupService_ListParked_Handler,
 		},
@@ -742,12 +502,6 @@ var GroupService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _GroupService_PurgeParked_Handler,
 		},
 	},
-	Streams: []grpc.StreamDesc{
-		{
-			StreamName:    "Consume",
-			Handler:       _GroupService_Consume_Handler,
-			ServerStreams: true,
-		},
-	},
+	Streams:  []grpc.StreamDesc{},
 	Metadata: "linksgate/v1/group_service.proto",
 }

@@ -22,82 +22,85 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Kind says which of Linksfield's notifications a message is. The last part of the URL given to Linksfield is the kind's
-// name in lower case with hyphens: KIND_SMS_RECEIVED is received at `/linksfield/{account}/sms-received`.
-type Kind int32
+// NotificationKind says which of Linksfield's notifications a message is. The last part of the URL
+// given to Linksfield is the kind's name in lower case with hyphens: NOTIFICATION_KIND_SMS_RECEIVED
+// is received at `/linksfield/{account}/sms-received`.
+type NotificationKind int32
 
 const (
 	// Not set. Never on a stored notification.
-	Kind_KIND_UNSPECIFIED Kind = 0
+	NotificationKind_NOTIFICATION_KIND_UNSPECIFIED NotificationKind = 0
 	// Data usage alert (流量使用量API预警). Linksfield repeats it every 6 hours until it is accepted.
-	Kind_KIND_DATA_USAGE_ALERT Kind = 1
+	NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT NotificationKind = 1
 	// Result of an MT SMS, one sent to a SIM (短信下行回调). Sent once.
-	Kind_KIND_SMS_DELIVERY Kind = 2
-	// MO SMS, one sent by a SIM (短信上行回调), with or without the distinction of text and binary. Sent once.
-	Kind_KIND_SMS_RECEIVED Kind = 3
+	NotificationKind_NOTIFICATION_KIND_SMS_DELIVERY NotificationKind = 2
+	// MO SMS, one sent by a SIM (短信上行回调), with or without the distinction of text and binary. Sent
+	// once.
+	NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED NotificationKind = 3
 	// Plan order status change (订单状态变更回调). Sent once, and documented as possibly unsigned.
-	Kind_KIND_PLAN_ORDER_STATUS Kind = 4
+	NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS NotificationKind = 4
 	// Mall device warning push (消息推送). Sent once, and again each week by design.
-	Kind_KIND_MALL_DEVICE_WARNING Kind = 5
+	NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING NotificationKind = 5
 	// Mall recharge success push (充值成功消息推送).
-	Kind_KIND_MALL_RECHARGE_SUCCESS Kind = 6
-	// Cube notification: results of asynchronous API calls, Autoflow rules, events set up by Linksfield staff. Results of
-	// asynchronous calls are sent again at most 30 times within 24 hours.
-	Kind_KIND_CUBE Kind = 7
+	NotificationKind_NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS NotificationKind = 6
+	// Cube notification: results of asynchronous API calls, Autoflow rules, events set up by
+	// Linksfield staff. Results of asynchronous calls are sent again at most 30 times within 24
+	// hours.
+	NotificationKind_NOTIFICATION_KIND_CUBE NotificationKind = 7
 	// Marketplace (MP) alarm callback.
-	Kind_KIND_MARKETPLACE_ALARM Kind = 8
+	NotificationKind_NOTIFICATION_KIND_MARKETPLACE_ALARM NotificationKind = 8
 )
 
-// Enum value maps for Kind.
+// Enum value maps for NotificationKind.
 var (
-	Kind_name = map[int32]string{
-		0: "KIND_UNSPECIFIED",
-		1: "KIND_DATA_USAGE_ALERT",
-		2: "KIND_SMS_DELIVERY",
-		3: "KIND_SMS_RECEIVED",
-		4: "KIND_PLAN_ORDER_STATUS",
-		5: "KIND_MALL_DEVICE_WARNING",
-		6: "KIND_MALL_RECHARGE_SUCCESS",
-		7: "KIND_CUBE",
-		8: "KIND_MARKETPLACE_ALARM",
+	NotificationKind_name = map[int32]string{
+		0: "NOTIFICATION_KIND_UNSPECIFIED",
+		1: "NOTIFICATION_KIND_DATA_USAGE_ALERT",
+		2: "NOTIFICATION_KIND_SMS_DELIVERY",
+		3: "NOTIFICATION_KIND_SMS_RECEIVED",
+		4: "NOTIFICATION_KIND_PLAN_ORDER_STATUS",
+		5: "NOTIFICATION_KIND_MALL_DEVICE_WARNING",
+		6: "NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS",
+		7: "NOTIFICATION_KIND_CUBE",
+		8: "NOTIFICATION_KIND_MARKETPLACE_ALARM",
 	}
-	Kind_value = map[string]int32{
-		"KIND_UNSPECIFIED":           0,
-		"KIND_DATA_USAGE_ALERT":      1,
-		"KIND_SMS_DELIVERY":          2,
-		"KIND_SMS_RECEIVED":          3,
-		"KIND_PLAN_ORDER_STATUS":     4,
-		"KIND_MALL_DEVICE_WARNING":   5,
-		"KIND_MALL_RECHARGE_SUCCESS": 6,
-		"KIND_CUBE":                  7,
-		"KIND_MARKETPLACE_ALARM":     8,
+	NotificationKind_value = map[string]int32{
+		"NOTIFICATION_KIND_UNSPECIFIED":           0,
+		"NOTIFICATION_KIND_DATA_USAGE_ALERT":      1,
+		"NOTIFICATION_KIND_SMS_DELIVERY":          2,
+		"NOTIFICATION_KIND_SMS_RECEIVED":          3,
+		"NOTIFICATION_KIND_PLAN_ORDER_STATUS":     4,
+		"NOTIFICATION_KIND_MALL_DEVICE_WARNING":   5,
+		"NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS": 6,
+		"NOTIFICATION_KIND_CUBE":                  7,
+		"NOTIFICATION_KIND_MARKETPLACE_ALARM":     8,
 	}
 )
 
-func (x Kind) Enum() *Kind {
-	p := new(Kind)
+func (x NotificationKind) Enum() *NotificationKind {
+	p := new(NotificationKind)
 	*p = x
 	return p
 }
 
-func (x Kind) String() string {
+func (x NotificationKind) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (Kind) Descriptor() protoreflect.EnumDescriptor {
+func (NotificationKind) Descriptor() protoreflect.EnumDescriptor {
 	return file_linksgate_v1_notification_proto_enumTypes[0].Descriptor()
 }
 
-func (Kind) Type() protoreflect.EnumType {
+func (NotificationKind) Type() protoreflect.EnumType {
 	return &file_linksgate_v1_notification_proto_enumTypes[0]
 }
 
-func (x Kind) Number() protoreflect.EnumNumber {
+func (x NotificationKind) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use Kind.Descriptor instead.
-func (Kind) EnumDescriptor() ([]byte, []int) {
+// Deprecated: Use NotificationKind.Descriptor instead.
+func (NotificationKind) EnumDescriptor() ([]byte, []int) {
 	return file_linksgate_v1_notification_proto_rawDescGZIP(), []int{0}
 }
 
@@ -109,8 +112,8 @@ const (
 	VerificationStatus_VERIFICATION_STATUS_UNSPECIFIED VerificationStatus = 0
 	// A configured secret signed exactly this body.
 	VerificationStatus_VERIFICATION_STATUS_VERIFIED VerificationStatus = 1
-	// The notification carried no signature, and its account accepts this kind without one because its URL is guarded in
-	// another way.
+	// The notification carried no signature, and its account accepts this kind without one because
+	// its URL is guarded in another way.
 	VerificationStatus_VERIFICATION_STATUS_UNSIGNED VerificationStatus = 2
 	// The notification did not verify, and an operator released it from quarantine all the same.
 	VerificationStatus_VERIFICATION_STATUS_FORCED VerificationStatus = 3
@@ -165,8 +168,8 @@ type SignatureScheme int32
 const (
 	// No signature was verified.
 	SignatureScheme_SIGNATURE_SCHEME_UNSPECIFIED SignatureScheme = 0
-	// MD5 over the sorted parameters and a secret, in the header `x-lf-md5`. It has no timestamp: it does not protect
-	// against replay.
+	// MD5 over the sorted parameters and a secret, in the header `x-lf-md5`. It has no timestamp: it
+	// does not protect against replay.
 	SignatureScheme_SIGNATURE_SCHEME_MD5 SignatureScheme = 1
 	// HMAC-SHA1 over version, algorithm, timestamp and body, in the header `x-lf-signature`.
 	SignatureScheme_SIGNATURE_SCHEME_HMAC_SHA1 SignatureScheme = 2
@@ -416,32 +419,33 @@ func (DeviceWarningCode) EnumDescriptor() ([]byte, []int) {
 	return file_linksgate_v1_notification_proto_rawDescGZIP(), []int{5}
 }
 
-// Notification is one message that Linksfield sent and that the gateway has on disk: what was received, how it was
-// verified, and what it says, typed as far as Linksfield documents it.
+// Notification is one message that Linksfield sent and that the gateway has on disk: what was
+// received, how it was verified, and what it says, typed as far as Linksfield documents it.
 //
-// A notification never changes once it is in the log. The same message is stored and served; only `id`, `token` and
-// `sequence` are given when it is read.
+// A notification never changes once it is in the log. The same message is stored and served; only
+// `id`, `token` and `sequence` are given when it is read.
 type Notification struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Names this notification for ever: the log it is in and its position there. Stable and unique.
 	// Pass it to GetNotification. Set when read.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Resume token: a reader that passes it as `after` gets everything that follows this notification, and never this one
-	// again. Opaque; it belongs to one log. Set when read.
+	// Resume token: a reader that passes it as `after` gets everything that follows this
+	// notification, and never this one again. Opaque; it belongs to one log. Set when read.
 	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
-	// Position in the log: strictly increasing from one notification to the next, not contiguous. Set when read.
-	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Position in the log: strictly increasing from one notification to the next, not contiguous. Set
+	// when read.
+	Sequence int64 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// The configured account whose URL the notification was sent to.
 	Account string `protobuf:"bytes,4,opt,name=account,proto3" json:"account,omitempty"`
 	// Which of Linksfield's notifications this is. Told by the URL, because the bodies do not say.
-	Kind Kind `protobuf:"varint,5,opt,name=kind,proto3,enum=linksgate.v1.Kind" json:"kind,omitempty"`
+	Kind NotificationKind `protobuf:"varint,5,opt,name=kind,proto3,enum=linksgate.v1.NotificationKind" json:"kind,omitempty"`
 	// When the gateway had read the whole request, by the gateway's clock.
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	// Whether and how Linksfield's signature was verified.
 	Verification *Verification `protobuf:"bytes,7,opt,name=verification,proto3" json:"verification,omitempty"`
-	// The request headers that matter: every `x-lf-*` header and the content type, by name. One that was repeated is repeated, in the
-	// order received.
-	Headers []*Header `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`
+	// The request headers that matter: every `x-lf-*` header and the content type, by name. One that
+	// was repeated is repeated, in the order received.
+	Headers []*RequestHeader `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`
 	// The request body, exactly as received.
 	//
 	// Types that are valid to be assigned to Raw:
@@ -449,21 +453,24 @@ type Notification struct {
 	//	*Notification_Body
 	//	*Notification_BodyBytes
 	Raw isNotification_Raw `protobuf_oneof:"raw"`
-	// `sha256:` and the lowercase hexadecimal SHA-256 of the exact body bytes, for a consumer's own idempotency. Two real
-	// events can have the same body (an order paused, restarted and paused again).
+	// `sha256:` and the lowercase hexadecimal SHA-256 of the exact body bytes, for a consumer's own
+	// idempotency. Two real events can have the same body (an order paused, restarted and paused
+	// again).
 	ContentDigest string `protobuf:"bytes,11,opt,name=content_digest,json=contentDigest,proto3" json:"content_digest,omitempty"`
 	// W3C Trace Context of the request, if it carried one.
 	TraceContext *TraceContext `protobuf:"bytes,12,opt,name=trace_context,json=traceContext,proto3" json:"trace_context,omitempty"`
-	// ICCIDs of the SIMs that the notification is about, as far as the body names them under a documented name
-	// (Linksfield: `sim_id`, `deviceId`). What `Filter.iccids` looks at.
+	// ICCIDs of the SIMs that the notification is about, as far as the body names them under a
+	// documented name (Linksfield: `sim_id`, `deviceId`). What `NotificationFilter.iccids` looks at.
 	Iccids []string `protobuf:"bytes,13,rep,name=iccids,proto3" json:"iccids,omitempty"`
-	// The partner that the notification is about, if the body names it (Linksfield: `partner_code`). What
-	// `Filter.partner_codes` looks at.
+	// The partner that the notification is about, if the body names it (Linksfield: `partner_code`).
+	// What `NotificationFilter.partner_codes` looks at.
 	PartnerCode string `protobuf:"bytes,14,opt,name=partner_code,json=partnerCode,proto3" json:"partner_code,omitempty"`
-	// What copies of one notification have in common, for the kinds and requests of which Linksfield may send copies; empty for
-	// others. The gateway stores one notification of each account, kind and key within its duplicate window.
+	// What copies of one notification have in common, for the kinds and requests of which Linksfield
+	// may send copies; empty for others. The gateway stores one notification of each account, kind
+	// and key within its duplicate window.
 	DuplicateKey []byte `protobuf:"bytes,15,opt,name=duplicate_key,json=duplicateKey,proto3" json:"duplicate_key,omitempty"`
-	// Id of the quarantine entry that this notification was released from; empty for one that was accepted at once.
+	// Id of the quarantine entry that this notification was released from; empty for one that was
+	// accepted at once.
 	QuarantineId string `protobuf:"bytes,16,opt,name=quarantine_id,json=quarantineId,proto3" json:"quarantine_id,omitempty"`
 	// When it was released from quarantine. `received_at` stays the time of its arrival.
 	ReleasedAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
@@ -529,7 +536,7 @@ func (x *Notification) GetToken() string {
 	return ""
 }
 
-func (x *Notification) GetSequence() uint64 {
+func (x *Notification) GetSequence() int64 {
 	if x != nil {
 		return x.Sequence
 	}
@@ -543,11 +550,11 @@ func (x *Notification) GetAccount() string {
 	return ""
 }
 
-func (x *Notification) GetKind() Kind {
+func (x *Notification) GetKind() NotificationKind {
 	if x != nil {
 		return x.Kind
 	}
-	return Kind_KIND_UNSPECIFIED
+	return NotificationKind_NOTIFICATION_KIND_UNSPECIFIED
 }
 
 func (x *Notification) GetReceivedAt() *timestamppb.Timestamp {
@@ -564,7 +571,7 @@ func (x *Notification) GetVerification() *Verification {
 	return nil
 }
 
-func (x *Notification) GetHeaders() []*Header {
+func (x *Notification) GetHeaders() []*RequestHeader {
 	if x != nil {
 		return x.Headers
 	}
@@ -724,7 +731,7 @@ func (x *Notification) GetPlatformAlarm() *PlatformAlarm {
 	return nil
 }
 
-func (x *Notification) GetUnrecognized() *Unrecognized {
+func (x *Notification) GetUnrecognized() *UnrecognizedPayload {
 	if x != nil {
 		if x, ok := x.Payload.(*Notification_Unrecognized); ok {
 			return x.Unrecognized
@@ -797,7 +804,7 @@ type Notification_PlatformAlarm struct {
 
 type Notification_Unrecognized struct {
 	// A verified body that could not be typed.
-	Unrecognized *Unrecognized `protobuf:"bytes,28,opt,name=unrecognized,proto3,oneof"`
+	Unrecognized *UnrecognizedPayload `protobuf:"bytes,28,opt,name=unrecognized,proto3,oneof"`
 }
 
 func (*Notification_DataUsageAlert) isNotification_Payload() {}
@@ -827,10 +834,11 @@ type Verification struct {
 	Scheme SignatureScheme `protobuf:"varint,2,opt,name=scheme,proto3,enum=linksgate.v1.SignatureScheme" json:"scheme,omitempty"`
 	// Linksfield's id of the key that signed, in the schemes that have one (hmac-sha1).
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// The operator's name for the configured secret that matched. Never anything derived from the secret.
+	// The operator's name for the configured secret that matched. Never anything derived from the
+	// secret.
 	SecretName string `protobuf:"bytes,4,opt,name=secret_name,json=secretName,proto3" json:"secret_name,omitempty"`
-	// Which reading of Linksfield's signing rule matched. Its documentation leaves some points open; the gateway tries a
-	// short, named list.
+	// Which reading of Linksfield's signing rule matched. Its documentation leaves some points open;
+	// the gateway tries a short, named list.
 	Reading       string `protobuf:"bytes,5,opt,name=reading,proto3" json:"reading,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -901,8 +909,8 @@ func (x *Verification) GetReading() string {
 	return ""
 }
 
-// Header is one request header line.
-type Header struct {
+// RequestHeader is one request header line.
+type RequestHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Header name, in lower case.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -912,20 +920,20 @@ type Header struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Header) Reset() {
-	*x = Header{}
+func (x *RequestHeader) Reset() {
+	*x = RequestHeader{}
 	mi := &file_linksgate_v1_notification_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Header) String() string {
+func (x *RequestHeader) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Header) ProtoMessage() {}
+func (*RequestHeader) ProtoMessage() {}
 
-func (x *Header) ProtoReflect() protoreflect.Message {
+func (x *RequestHeader) ProtoReflect() protoreflect.Message {
 	mi := &file_linksgate_v1_notification_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -937,19 +945,19 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Header.ProtoReflect.Descriptor instead.
-func (*Header) Descriptor() ([]byte, []int) {
+// Deprecated: Use RequestHeader.ProtoReflect.Descriptor instead.
+func (*RequestHeader) Descriptor() ([]byte, []int) {
 	return file_linksgate_v1_notification_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Header) GetName() string {
+func (x *RequestHeader) GetName() string {
 	if x != nil {
 		return x.Name
 	}
 	return ""
 }
 
-func (x *Header) GetValue() string {
+func (x *RequestHeader) GetValue() string {
 	if x != nil {
 		return x.Value
 	}
@@ -1011,7 +1019,8 @@ func (x *TraceContext) GetTracestate() string {
 	return ""
 }
 
-// DataUsageAlert is Linksfield's data usage alert (流量使用量API预警). Linksfield does not publish its body.
+// DataUsageAlert is Linksfield's data usage alert (流量使用量API预警). Linksfield does not publish its
+// body.
 type DataUsageAlert struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every member of the body: strings as they are, anything else as its JSON text.
@@ -1057,7 +1066,8 @@ func (x *DataUsageAlert) GetFields() map[string]string {
 	return nil
 }
 
-// SmsDeliveryReport is the result of an SMS sent to a SIM (短信下行回调). Linksfield does not publish its body.
+// SmsDeliveryReport is the result of an SMS sent to a SIM (短信下行回调). Linksfield does not publish its
+// body.
 type SmsDeliveryReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every member of the body: strings as they are, anything else as its JSON text.
@@ -1103,8 +1113,8 @@ func (x *SmsDeliveryReport) GetFields() map[string]string {
 	return nil
 }
 
-// SmsReceived is an SMS sent by a SIM (短信上行回调), in both documented forms. Messages received within 24 hours after an
-// SMS was sent to the SIM count as that SIM's.
+// SmsReceived is an SMS sent by a SIM (短信上行回调), in both documented forms. Messages received within
+// 24 hours after an SMS was sent to the SIM count as that SIM's.
 type SmsReceived struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ICCID of the SIM (Linksfield: `sim_id`).
@@ -1113,16 +1123,19 @@ type SmsReceived struct {
 	Imsi string `protobuf:"bytes,2,opt,name=imsi,proto3" json:"imsi,omitempty"`
 	// The partner that the SIM belongs to (Linksfield: `partner_code`).
 	PartnerCode string `protobuf:"bytes,3,opt,name=partner_code,json=partnerCode,proto3" json:"partner_code,omitempty"`
-	// What kind of message it is. Unspecified when the body does not say, or says something undocumented.
+	// What kind of message it is. Unspecified when the body does not say, or says something
+	// undocumented.
 	MessageType SmsMessageType `protobuf:"varint,4,opt,name=message_type,json=messageType,proto3,enum=linksgate.v1.SmsMessageType" json:"message_type,omitempty"`
 	// The original text of the message type (Linksfield: `message_type`).
 	MessageTypeText string `protobuf:"bytes,5,opt,name=message_type_text,json=messageTypeText,proto3" json:"message_type_text,omitempty"`
-	// The message (Linksfield: `text_message`). How a binary message is written in it is not documented.
+	// The message (Linksfield: `text_message`). How a binary message is written in it is not
+	// documented.
 	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
-	// When Linksfield received the message; set only if the original text is Unix milliseconds or has a time zone.
+	// When Linksfield received the message; set only if the original text is Unix milliseconds or has
+	// a time zone.
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
-	// The original text of that time (Linksfield: `received_at`): `1642385160000` or `2022-01-19T201101`, whose time zone is
-	// not documented.
+	// The original text of that time (Linksfield: `received_at`): `1642385160000` or
+	// `2022-01-19T201101`, whose time zone is not documented.
 	ReceivedAtText string `protobuf:"bytes,8,opt,name=received_at_text,json=receivedAtText,proto3" json:"received_at_text,omitempty"`
 	// Every other member of the body: strings as they are, anything else as its JSON text.
 	Fields        map[string]string `protobuf:"bytes,9,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -1223,8 +1236,9 @@ func (x *SmsReceived) GetFields() map[string]string {
 	return nil
 }
 
-// PlanOrderStatusChange tells that a plan order changed (订单状态变更回调). Linksfield publishes the codes but not the names
-// of the fields; those of a sibling platform's order push are typed where they occur.
+// PlanOrderStatusChange tells that a plan order changed (订单状态变更回调). Linksfield publishes the codes
+// but not the names of the fields; those of a sibling platform's order push are typed where they
+// occur.
 type PlanOrderStatusChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What happened to the order. Unspecified when the code is missing or is not a documented one.
@@ -1237,7 +1251,8 @@ type PlanOrderStatusChange struct {
 	AssetId string `protobuf:"bytes,4,opt,name=asset_id,json=assetId,proto3" json:"asset_id,omitempty"`
 	// The IMSIs concerned (`imsi`, several separated by commas).
 	Imsis []string `protobuf:"bytes,5,rep,name=imsis,proto3" json:"imsis,omitempty"`
-	// When the order was created; set only if the original text is Unix milliseconds or has a time zone.
+	// When the order was created; set only if the original text is Unix milliseconds or has a time
+	// zone.
 	OrderCreatedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=order_created_at,json=orderCreatedAt,proto3" json:"order_created_at,omitempty"`
 	// The original text of that time (`time`).
 	OrderCreatedAtText string `protobuf:"bytes,7,opt,name=order_created_at_text,json=orderCreatedAtText,proto3" json:"order_created_at_text,omitempty"`
@@ -1338,8 +1353,8 @@ type DeviceWarning struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The SIMs warned about, in the body's order, repetitions included (Linksfield: `devices`).
 	Devices []*DeviceWarningItem `protobuf:"bytes,1,rep,name=devices,proto3" json:"devices,omitempty"`
-	// Every other member of the body: strings as they are, anything else as its JSON text. Holds `devices` itself when it
-	// is not an array of objects.
+	// Every other member of the body: strings as they are, anything else as its JSON text. Holds
+	// `devices` itself when it is not an array of objects.
 	Fields        map[string]string `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1480,7 +1495,8 @@ func (x *DeviceWarningItem) GetFields() map[string]string {
 	return nil
 }
 
-// RechargeSuccess tells that a Mall recharge succeeded (充值成功消息推送). Linksfield does not publish its body.
+// RechargeSuccess tells that a Mall recharge succeeded (充值成功消息推送). Linksfield does not publish its
+// body.
 type RechargeSuccess struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every member of the body: strings as they are, anything else as its JSON text.
@@ -1526,12 +1542,12 @@ func (x *RechargeSuccess) GetFields() map[string]string {
 	return nil
 }
 
-// CubeEvent is a Cube notification: the result of an asynchronous API call, an Autoflow rule that fired, or an event set
-// up by Linksfield staff. Linksfield does not publish its bodies.
+// CubeEvent is a Cube notification: the result of an asynchronous API call, an Autoflow rule that
+// fired, or an event set up by Linksfield staff. Linksfield does not publish its bodies.
 type CubeEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// When Linksfield sent it, from the signed header `x-lf-timestamp` (Unix milliseconds). Whether a resend carries a new
-	// time is not documented.
+	// When Linksfield sent it, from the signed header `x-lf-timestamp` (Unix milliseconds). Whether a
+	// resend carries a new time is not documented.
 	SentAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`
 	// Every member of the body: strings as they are, anything else as its JSON text.
 	Fields        map[string]string `protobuf:"bytes,2,rep,name=fields,proto3" json:"fields,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -1583,7 +1599,8 @@ func (x *CubeEvent) GetFields() map[string]string {
 	return nil
 }
 
-// PlatformAlarm is a marketplace (MP) alarm. Linksfield publishes neither its body nor its signature scheme.
+// PlatformAlarm is a marketplace (MP) alarm. Linksfield publishes neither its body nor its
+// signature scheme.
 type PlatformAlarm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Every member of the body: strings as they are, anything else as its JSON text.
@@ -1629,9 +1646,9 @@ func (x *PlatformAlarm) GetFields() map[string]string {
 	return nil
 }
 
-// Unrecognized stands for a body that was accepted but could not be typed. Nothing is lost: the body is in the
-// notification.
-type Unrecognized struct {
+// Unrecognized stands for a body that was accepted but could not be typed. Nothing is lost: the
+// body is in the notification.
+type UnrecognizedPayload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why it could not be typed, for a person to read.
 	Reason        string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1639,20 +1656,20 @@ type Unrecognized struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Unrecognized) Reset() {
-	*x = Unrecognized{}
+func (x *UnrecognizedPayload) Reset() {
+	*x = UnrecognizedPayload{}
 	mi := &file_linksgate_v1_notification_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Unrecognized) String() string {
+func (x *UnrecognizedPayload) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Unrecognized) ProtoMessage() {}
+func (*UnrecognizedPayload) ProtoMessage() {}
 
-func (x *Unrecognized) ProtoReflect() protoreflect.Message {
+func (x *UnrecognizedPayload) ProtoReflect() protoreflect.Message {
 	mi := &file_linksgate_v1_notification_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -1664,12 +1681,12 @@ func (x *Unrecognized) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Unrecognized.ProtoReflect.Descriptor instead.
-func (*Unrecognized) Descriptor() ([]byte, []int) {
+// Deprecated: Use UnrecognizedPayload.ProtoReflect.Descriptor instead.
+func (*UnrecognizedPayload) Descriptor() ([]byte, []int) {
 	return file_linksgate_v1_notification_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *Unrecognized) GetReason() string {
+func (x *UnrecognizedPayload) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
@@ -1680,18 +1697,18 @@ var File_linksgate_v1_notification_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"\x1flinksgate/v1/notification.proto\x12\flinksgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\n" +
+	"\x1flinksgate/v1/notification.proto\x12\flinksgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\n" +
 	"\n" +
 	"\fNotification\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x1a\n" +
-	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x18\n" +
-	"\aaccount\x18\x04 \x01(\tR\aaccount\x12&\n" +
-	"\x04kind\x18\x05 \x01(\x0e2\x12.linksgate.v1.KindR\x04kind\x12;\n" +
+	"\bsequence\x18\x03 \x01(\x03R\bsequence\x12\x18\n" +
+	"\aaccount\x18\x04 \x01(\tR\aaccount\x122\n" +
+	"\x04kind\x18\x05 \x01(\x0e2\x1e.linksgate.v1.NotificationKindR\x04kind\x12;\n" +
 	"\vreceived_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12>\n" +
-	"\fverification\x18\a \x01(\v2\x1a.linksgate.v1.VerificationR\fverification\x12.\n" +
-	"\aheaders\x18\b \x03(\v2\x14.linksgate.v1.HeaderR\aheaders\x12\x14\n" +
+	"\fverification\x18\a \x01(\v2\x1a.linksgate.v1.VerificationR\fverification\x125\n" +
+	"\aheaders\x18\b \x03(\v2\x1b.linksgate.v1.RequestHeaderR\aheaders\x12\x14\n" +
 	"\x04body\x18\t \x01(\tH\x00R\x04body\x12\x1f\n" +
 	"\n" +
 	"body_bytes\x18\n" +
@@ -1712,8 +1729,8 @@ const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\x10recharge_success\x18\x19 \x01(\v2\x1d.linksgate.v1.RechargeSuccessH\x01R\x0frechargeSuccess\x128\n" +
 	"\n" +
 	"cube_event\x18\x1a \x01(\v2\x17.linksgate.v1.CubeEventH\x01R\tcubeEvent\x12D\n" +
-	"\x0eplatform_alarm\x18\x1b \x01(\v2\x1b.linksgate.v1.PlatformAlarmH\x01R\rplatformAlarm\x12@\n" +
-	"\funrecognized\x18\x1c \x01(\v2\x1a.linksgate.v1.UnrecognizedH\x01R\funrecognizedB\x05\n" +
+	"\x0eplatform_alarm\x18\x1b \x01(\v2\x1b.linksgate.v1.PlatformAlarmH\x01R\rplatformAlarm\x12G\n" +
+	"\funrecognized\x18\x1c \x01(\v2!.linksgate.v1.UnrecognizedPayloadH\x01R\funrecognizedB\x05\n" +
 	"\x03rawB\t\n" +
 	"\apayload\"\xd1\x01\n" +
 	"\fVerification\x128\n" +
@@ -1722,8 +1739,8 @@ const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\x1f\n" +
 	"\vsecret_name\x18\x04 \x01(\tR\n" +
 	"secretName\x12\x18\n" +
-	"\areading\x18\x05 \x01(\tR\areading\"2\n" +
-	"\x06Header\x12\x12\n" +
+	"\areading\x18\x05 \x01(\tR\areading\"9\n" +
+	"\rRequestHeader\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"P\n" +
 	"\fTraceContext\x12 \n" +
@@ -1800,19 +1817,19 @@ const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\x06fields\x18\x01 \x03(\v2'.linksgate.v1.PlatformAlarm.FieldsEntryR\x06fields\x1a9\n" +
 	"\vFieldsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"&\n" +
-	"\fUnrecognized\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason*\xea\x01\n" +
-	"\x04Kind\x12\x14\n" +
-	"\x10KIND_UNSPECIFIED\x10\x00\x12\x19\n" +
-	"\x15KIND_DATA_USAGE_ALERT\x10\x01\x12\x15\n" +
-	"\x11KIND_SMS_DELIVERY\x10\x02\x12\x15\n" +
-	"\x11KIND_SMS_RECEIVED\x10\x03\x12\x1a\n" +
-	"\x16KIND_PLAN_ORDER_STATUS\x10\x04\x12\x1c\n" +
-	"\x18KIND_MALL_DEVICE_WARNING\x10\x05\x12\x1e\n" +
-	"\x1aKIND_MALL_RECHARGE_SUCCESS\x10\x06\x12\r\n" +
-	"\tKIND_CUBE\x10\a\x12\x1a\n" +
-	"\x16KIND_MARKETPLACE_ALARM\x10\b*\x9d\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"-\n" +
+	"\x13UnrecognizedPayload\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason*\xeb\x02\n" +
+	"\x10NotificationKind\x12!\n" +
+	"\x1dNOTIFICATION_KIND_UNSPECIFIED\x10\x00\x12&\n" +
+	"\"NOTIFICATION_KIND_DATA_USAGE_ALERT\x10\x01\x12\"\n" +
+	"\x1eNOTIFICATION_KIND_SMS_DELIVERY\x10\x02\x12\"\n" +
+	"\x1eNOTIFICATION_KIND_SMS_RECEIVED\x10\x03\x12'\n" +
+	"#NOTIFICATION_KIND_PLAN_ORDER_STATUS\x10\x04\x12)\n" +
+	"%NOTIFICATION_KIND_MALL_DEVICE_WARNING\x10\x05\x12+\n" +
+	"'NOTIFICATION_KIND_MALL_RECHARGE_SUCCESS\x10\x06\x12\x1a\n" +
+	"\x16NOTIFICATION_KIND_CUBE\x10\a\x12'\n" +
+	"#NOTIFICATION_KIND_MARKETPLACE_ALARM\x10\b*\x9d\x01\n" +
 	"\x12VerificationStatus\x12#\n" +
 	"\x1fVERIFICATION_STATUS_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cVERIFICATION_STATUS_VERIFIED\x10\x01\x12 \n" +
@@ -1844,7 +1861,8 @@ const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\x1bDEVICE_WARNING_CODE_NO_PLAN\x10\x01\x12$\n" +
 	" DEVICE_WARNING_CODE_EXPIRES_SOON\x10\x02\x12\x1f\n" +
 	"\x1bDEVICE_WARNING_CODE_EXPIRED\x10\x03\x12*\n" +
-	"&DEVICE_WARNING_CODE_TRIAL_DATA_USED_UP\x10\x04B=Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1b\x06proto3"
+	"&DEVICE_WARNING_CODE_TRIAL_DATA_USED_UP\x10\x04B`\n" +
+	"\x10com.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\fLinksgate.V1b\x06proto3"
 
 var (
 	file_linksgate_v1_notification_proto_rawDescOnce sync.Once
@@ -1861,7 +1879,7 @@ func file_linksgate_v1_notification_proto_rawDescGZIP() []byte {
 var file_linksgate_v1_notification_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_linksgate_v1_notification_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_linksgate_v1_notification_proto_goTypes = []any{
-	(Kind)(0),                     // 0: linksgate.v1.Kind
+	(NotificationKind)(0),         // 0: linksgate.v1.NotificationKind
 	(VerificationStatus)(0),       // 1: linksgate.v1.VerificationStatus
 	(SignatureScheme)(0),          // 2: linksgate.v1.SignatureScheme
 	(SmsMessageType)(0),           // 3: linksgate.v1.SmsMessageType
@@ -1869,7 +1887,7 @@ var file_linksgate_v1_notification_proto_goTypes = []any{
 	(DeviceWarningCode)(0),        // 5: linksgate.v1.DeviceWarningCode
 	(*Notification)(nil),          // 6: linksgate.v1.Notification
 	(*Verification)(nil),          // 7: linksgate.v1.Verification
-	(*Header)(nil),                // 8: linksgate.v1.Header
+	(*RequestHeader)(nil),         // 8: linksgate.v1.RequestHeader
 	(*TraceContext)(nil),          // 9: linksgate.v1.TraceContext
 	(*DataUsageAlert)(nil),        // 10: linksgate.v1.DataUsageAlert
 	(*SmsDeliveryReport)(nil),     // 11: linksgate.v1.SmsDeliveryReport
@@ -1880,7 +1898,7 @@ var file_linksgate_v1_notification_proto_goTypes = []any{
 	(*RechargeSuccess)(nil),       // 16: linksgate.v1.RechargeSuccess
 	(*CubeEvent)(nil),             // 17: linksgate.v1.CubeEvent
 	(*PlatformAlarm)(nil),         // 18: linksgate.v1.PlatformAlarm
-	(*Unrecognized)(nil),          // 19: linksgate.v1.Unrecognized
+	(*UnrecognizedPayload)(nil),   // 19: linksgate.v1.UnrecognizedPayload
 	nil,                           // 20: linksgate.v1.DataUsageAlert.FieldsEntry
 	nil,                           // 21: linksgate.v1.SmsDeliveryReport.FieldsEntry
 	nil,                           // 22: linksgate.v1.SmsReceived.FieldsEntry
@@ -1893,10 +1911,10 @@ var file_linksgate_v1_notification_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_linksgate_v1_notification_proto_depIdxs = []int32{
-	0,  // 0: linksgate.v1.Notification.kind:type_name -> linksgate.v1.Kind
+	0,  // 0: linksgate.v1.Notification.kind:type_name -> linksgate.v1.NotificationKind
 	29, // 1: linksgate.v1.Notification.received_at:type_name -> google.protobuf.Timestamp
 	7,  // 2: linksgate.v1.Notification.verification:type_name -> linksgate.v1.Verification
-	8,  // 3: linksgate.v1.Notification.headers:type_name -> linksgate.v1.Header
+	8,  // 3: linksgate.v1.Notification.headers:type_name -> linksgate.v1.RequestHeader
 	9,  // 4: linksgate.v1.Notification.trace_context:type_name -> linksgate.v1.TraceContext
 	29, // 5: linksgate.v1.Notification.released_at:type_name -> google.protobuf.Timestamp
 	10, // 6: linksgate.v1.Notification.data_usage_alert:type_name -> linksgate.v1.DataUsageAlert
@@ -1907,7 +1925,7 @@ var file_linksgate_v1_notification_proto_depIdxs = []int32{
 	16, // 11: linksgate.v1.Notification.recharge_success:type_name -> linksgate.v1.RechargeSuccess
 	17, // 12: linksgate.v1.Notification.cube_event:type_name -> linksgate.v1.CubeEvent
 	18, // 13: linksgate.v1.Notification.platform_alarm:type_name -> linksgate.v1.PlatformAlarm
-	19, // 14: linksgate.v1.Notification.unrecognized:type_name -> linksgate.v1.Unrecognized
+	19, // 14: linksgate.v1.Notification.unrecognized:type_name -> linksgate.v1.UnrecognizedPayload
 	1,  // 15: linksgate.v1.Verification.status:type_name -> linksgate.v1.VerificationStatus
 	2,  // 16: linksgate.v1.Verification.scheme:type_name -> linksgate.v1.SignatureScheme
 	20, // 17: linksgate.v1.DataUsageAlert.fields:type_name -> linksgate.v1.DataUsageAlert.FieldsEntry

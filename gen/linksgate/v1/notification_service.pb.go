@@ -23,13 +23,14 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// GapPolicy says what a subscription does when notifications it should have sent are no longer there.
+// GapPolicy says what a subscription does when notifications it should have sent are no longer
+// there.
 type GapPolicy int32
 
 const (
 	// FAIL.
 	GapPolicy_GAP_POLICY_UNSPECIFIED GapPolicy = 0
-	// End the stream with OUT_OF_RANGE (expired by retention) or DATA_LOSS (damaged on disk).
+	// End the stream with OUT_OF_RANGE (expired by retention) or DATA_LOSS (corrupt on disk).
 	GapPolicy_GAP_POLICY_FAIL GapPolicy = 1
 	// Send a Gap frame and go on with the first notification that is there.
 	GapPolicy_GAP_POLICY_CONTINUE GapPolicy = 2
@@ -84,8 +85,8 @@ const (
 	GapReason_GAP_REASON_UNSPECIFIED GapReason = 0
 	// Older than the log's retention by age or size.
 	GapReason_GAP_REASON_EXPIRED GapReason = 1
-	// Damaged or missing on disk.
-	GapReason_GAP_REASON_DAMAGED GapReason = 2
+	// Corrupt or missing on disk.
+	GapReason_GAP_REASON_CORRUPT GapReason = 2
 	// Erased on purpose: see ErasureService.
 	GapReason_GAP_REASON_ERASED GapReason = 3
 )
@@ -95,13 +96,13 @@ var (
 	GapReason_name = map[int32]string{
 		0: "GAP_REASON_UNSPECIFIED",
 		1: "GAP_REASON_EXPIRED",
-		2: "GAP_REASON_DAMAGED",
+		2: "GAP_REASON_CORRUPT",
 		3: "GAP_REASON_ERASED",
 	}
 	GapReason_value = map[string]int32{
 		"GAP_REASON_UNSPECIFIED": 0,
 		"GAP_REASON_EXPIRED":     1,
-		"GAP_REASON_DAMAGED":     2,
+		"GAP_REASON_CORRUPT":     2,
 		"GAP_REASON_ERASED":      3,
 	}
 )
@@ -133,212 +134,69 @@ func (GapReason) EnumDescriptor() ([]byte, []int) {
 	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{1}
 }
 
-// ClosingReason says why the gateway ends a stream.
-type ClosingReason int32
+// LogDurability says what stands behind a 200 to Linksfield.
+type LogDurability int32
 
 const (
 	// Not set. Never sent.
-	ClosingReason_CLOSING_REASON_UNSPECIFIED ClosingReason = 0
-	// `until` was reached. The stream ends with OK.
-	ClosingReason_CLOSING_REASON_COMPLETED ClosingReason = 1
-	// The stream reached the configured maximum age. It ends with OK.
-	ClosingReason_CLOSING_REASON_MAX_AGE ClosingReason = 2
-	// The gateway is shutting down. The stream ends with UNAVAILABLE.
-	ClosingReason_CLOSING_REASON_DRAINING ClosingReason = 3
-	// The group was moved to another place in the log, or another gateway serves it now. The member's stream ends with UNAVAILABLE;
-	// it can join again at once.
-	ClosingReason_CLOSING_REASON_GROUP_MOVED ClosingReason = 4
+	LogDurability_LOG_DURABILITY_UNSPECIFIED LogDurability = 0
+	// Written and synced (fsync) to this machine's disk.
+	LogDurability_LOG_DURABILITY_FSYNC LogDurability = 1
+	// Written, and left to the operating system to sync: survives the end of the process, not of the
+	// machine. For tests and measurements.
+	LogDurability_LOG_DURABILITY_PROCESS LogDurability = 2
+	// Acknowledged by a quorum of the replicas of an external NATS cluster.
+	LogDurability_LOG_DURABILITY_REPLICATED LogDurability = 3
 )
 
-// Enum value maps for ClosingReason.
+// Enum value maps for LogDurability.
 var (
-	ClosingReason_name = map[int32]string{
-		0: "CLOSING_REASON_UNSPECIFIED",
-		1: "CLOSING_REASON_COMPLETED",
-		2: "CLOSING_REASON_MAX_AGE",
-		3: "CLOSING_REASON_DRAINING",
-		4: "CLOSING_REASON_GROUP_MOVED",
+	LogDurability_name = map[int32]string{
+		0: "LOG_DURABILITY_UNSPECIFIED",
+		1: "LOG_DURABILITY_FSYNC",
+		2: "LOG_DURABILITY_PROCESS",
+		3: "LOG_DURABILITY_REPLICATED",
 	}
-	ClosingReason_value = map[string]int32{
-		"CLOSING_REASON_UNSPECIFIED": 0,
-		"CLOSING_REASON_COMPLETED":   1,
-		"CLOSING_REASON_MAX_AGE":     2,
-		"CLOSING_REASON_DRAINING":    3,
-		"CLOSING_REASON_GROUP_MOVED": 4,
+	LogDurability_value = map[string]int32{
+		"LOG_DURABILITY_UNSPECIFIED": 0,
+		"LOG_DURABILITY_FSYNC":       1,
+		"LOG_DURABILITY_PROCESS":     2,
+		"LOG_DURABILITY_REPLICATED":  3,
 	}
 )
 
-func (x ClosingReason) Enum() *ClosingReason {
-	p := new(ClosingReason)
+func (x LogDurability) Enum() *LogDurability {
+	p := new(LogDurability)
 	*p = x
 	return p
 }
 
-func (x ClosingReason) String() string {
+func (x LogDurability) String() string {
 	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
 }
 
-func (ClosingReason) Descriptor() protoreflect.EnumDescriptor {
+func (LogDurability) Descriptor() protoreflect.EnumDescriptor {
 	return file_linksgate_v1_notification_service_proto_enumTypes[2].Descriptor()
 }
 
-func (ClosingReason) Type() protoreflect.EnumType {
+func (LogDurability) Type() protoreflect.EnumType {
 	return &file_linksgate_v1_notification_service_proto_enumTypes[2]
 }
 
-func (x ClosingReason) Number() protoreflect.EnumNumber {
+func (x LogDurability) Number() protoreflect.EnumNumber {
 	return protoreflect.EnumNumber(x)
 }
 
-// Deprecated: Use ClosingReason.Descriptor instead.
-func (ClosingReason) EnumDescriptor() ([]byte, []int) {
+// Deprecated: Use LogDurability.Descriptor instead.
+func (LogDurability) EnumDescriptor() ([]byte, []int) {
 	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{2}
-}
-
-// Durability says what stands behind a 200 to Linksfield.
-type Durability int32
-
-const (
-	// Not set. Never sent.
-	Durability_DURABILITY_UNSPECIFIED Durability = 0
-	// Written and synced (fsync) to this machine's disk.
-	Durability_DURABILITY_FSYNC Durability = 1
-	// Written, and left to the operating system to sync: survives the end of the process, not of the machine. For tests and
-	// measurements.
-	Durability_DURABILITY_PROCESS Durability = 2
-	// Acknowledged by a quorum of the replicas of an external NATS cluster.
-	Durability_DURABILITY_REPLICATED Durability = 3
-)
-
-// Enum value maps for Durability.
-var (
-	Durability_name = map[int32]string{
-		0: "DURABILITY_UNSPECIFIED",
-		1: "DURABILITY_FSYNC",
-		2: "DURABILITY_PROCESS",
-		3: "DURABILITY_REPLICATED",
-	}
-	Durability_value = map[string]int32{
-		"DURABILITY_UNSPECIFIED": 0,
-		"DURABILITY_FSYNC":       1,
-		"DURABILITY_PROCESS":     2,
-		"DURABILITY_REPLICATED":  3,
-	}
-)
-
-func (x Durability) Enum() *Durability {
-	p := new(Durability)
-	*p = x
-	return p
-}
-
-func (x Durability) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (Durability) Descriptor() protoreflect.EnumDescriptor {
-	return file_linksgate_v1_notification_service_proto_enumTypes[3].Descriptor()
-}
-
-func (Durability) Type() protoreflect.EnumType {
-	return &file_linksgate_v1_notification_service_proto_enumTypes[3]
-}
-
-func (x Durability) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use Durability.Descriptor instead.
-func (Durability) EnumDescriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{3}
-}
-
-// Filter selects notifications. A notification passes if it matches every list that is not empty; it matches a list if it
-// matches one of its entries. An empty filter passes everything.
-type Filter struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Account names. At most 100.
-	Accounts []string `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"`
-	// Kinds. KIND_UNSPECIFIED is refused.
-	Kinds []Kind `protobuf:"varint,2,rep,packed,name=kinds,proto3,enum=linksgate.v1.Kind" json:"kinds,omitempty"`
-	// ICCIDs, compared exactly with `Notification.iccids`. At most 1000.
-	Iccids []string `protobuf:"bytes,3,rep,name=iccids,proto3" json:"iccids,omitempty"`
-	// Partner codes, compared exactly with `Notification.partner_code`. At most 100.
-	PartnerCodes  []string `protobuf:"bytes,4,rep,name=partner_codes,json=partnerCodes,proto3" json:"partner_codes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Filter) Reset() {
-	*x = Filter{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Filter) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Filter) ProtoMessage() {}
-
-func (x *Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Filter.ProtoReflect.Descriptor instead.
-func (*Filter) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *Filter) GetAccounts() []string {
-	if x != nil {
-		return x.Accounts
-	}
-	return nil
-}
-
-func (x *Filter) GetKinds() []Kind {
-	if x != nil {
-		return x.Kinds
-	}
-	return nil
-}
-
-func (x *Filter) GetIccids() []string {
-	if x != nil {
-		return x.Iccids
-	}
-	return nil
-}
-
-func (x *Filter) GetPartnerCodes() []string {
-	if x != nil {
-		return x.PartnerCodes
-	}
-	return nil
 }
 
 // SubscribeRequest says where to start, where to end, and what to send in between.
 type SubscribeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where to start. Not set: latest.
-	//
-	// Types that are valid to be assigned to Start:
-	//
-	//	*SubscribeRequest_Latest
-	//	*SubscribeRequest_Earliest
-	//	*SubscribeRequest_After
-	//	*SubscribeRequest_Since
-	Start isSubscribeRequest_Start `protobuf_oneof:"start"`
+	Start *Start `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
 	// Where to end with OK. Not set: never.
 	//
 	// Types that are valid to be assigned to Until:
@@ -347,25 +205,27 @@ type SubscribeRequest struct {
 	//	*SubscribeRequest_UntilToken
 	Until isSubscribeRequest_Until `protobuf_oneof:"until"`
 	// Which notifications to send. Not set: all.
-	Filter *Filter `protobuf:"bytes,7,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Longest silence on the stream, by the wall clock: with nothing else to send, a Heartbeat is sent. From 1 s to 10 min;
-	// not set: 10 s.
-	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,8,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// Most notifications in one Batch, from 1 to 512; not set: 1. More is much faster for replays of what came in quick succession:
-	// a Batch holds notifications of one record batch only, and those that arrive one at a time have a record batch each (see Lag).
-	// The gateway never waits to fill a batch.
-	MaxBatch uint32 `protobuf:"varint,9,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
+	Filter *NotificationFilter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Longest silence on the stream, by the wall clock: with nothing else to send, a heartbeat is
+	// sent. From 1 s to 10 min; not set: 10 s.
+	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,5,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
+	// Most notifications in one batch, from 1 to 512; not set: 1. More is much faster for replays of
+	// what came in quick succession: a batch holds notifications of one record batch only, and those
+	// that arrive one at a time have a record batch each (see Lag). The gateway never waits to fill a
+	// batch.
+	MaxBatch int32 `protobuf:"varint,6,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
 	// What to do when notifications are missing. Not set: FAIL.
-	OnGap GapPolicy `protobuf:"varint,10,opt,name=on_gap,json=onGap,proto3,enum=linksgate.v1.GapPolicy" json:"on_gap,omitempty"`
-	// Name of the client, for the gateway's logs. At most 100 bytes of printable ASCII.
-	ClientId      string `protobuf:"bytes,11,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	OnGap GapPolicy `protobuf:"varint,7,opt,name=on_gap,json=onGap,proto3,enum=linksgate.v1.GapPolicy" json:"on_gap,omitempty"`
+	// Name of the client, for ListSubscriptions and the gateway's logs. At most 100 bytes of
+	// printable ASCII.
+	ClientName    string `protobuf:"bytes,8,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[1]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -377,7 +237,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[1]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -390,48 +250,12 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{1}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *SubscribeRequest) GetStart() isSubscribeRequest_Start {
+func (x *SubscribeRequest) GetStart() *Start {
 	if x != nil {
 		return x.Start
-	}
-	return nil
-}
-
-func (x *SubscribeRequest) GetLatest() bool {
-	if x != nil {
-		if x, ok := x.Start.(*SubscribeRequest_Latest); ok {
-			return x.Latest
-		}
-	}
-	return false
-}
-
-func (x *SubscribeRequest) GetEarliest() bool {
-	if x != nil {
-		if x, ok := x.Start.(*SubscribeRequest_Earliest); ok {
-			return x.Earliest
-		}
-	}
-	return false
-}
-
-func (x *SubscribeRequest) GetAfter() string {
-	if x != nil {
-		if x, ok := x.Start.(*SubscribeRequest_After); ok {
-			return x.After
-		}
-	}
-	return ""
-}
-
-func (x *SubscribeRequest) GetSince() *timestamppb.Timestamp {
-	if x != nil {
-		if x, ok := x.Start.(*SubscribeRequest_Since); ok {
-			return x.Since
-		}
 	}
 	return nil
 }
@@ -461,7 +285,7 @@ func (x *SubscribeRequest) GetUntilToken() string {
 	return ""
 }
 
-func (x *SubscribeRequest) GetFilter() *Filter {
+func (x *SubscribeRequest) GetFilter() *NotificationFilter {
 	if x != nil {
 		return x.Filter
 	}
@@ -475,7 +299,7 @@ func (x *SubscribeRequest) GetHeartbeatInterval() *durationpb.Duration {
 	return nil
 }
 
-func (x *SubscribeRequest) GetMaxBatch() uint32 {
+func (x *SubscribeRequest) GetMaxBatch() int32 {
 	if x != nil {
 		return x.MaxBatch
 	}
@@ -489,45 +313,12 @@ func (x *SubscribeRequest) GetOnGap() GapPolicy {
 	return GapPolicy_GAP_POLICY_UNSPECIFIED
 }
 
-func (x *SubscribeRequest) GetClientId() string {
+func (x *SubscribeRequest) GetClientName() string {
 	if x != nil {
-		return x.ClientId
+		return x.ClientName
 	}
 	return ""
 }
-
-type isSubscribeRequest_Start interface {
-	isSubscribeRequest_Start()
-}
-
-type SubscribeRequest_Latest struct {
-	// True: with what is received from now on.
-	Latest bool `protobuf:"varint,1,opt,name=latest,proto3,oneof"`
-}
-
-type SubscribeRequest_Earliest struct {
-	// True: with the oldest notification that is retained.
-	Earliest bool `protobuf:"varint,2,opt,name=earliest,proto3,oneof"`
-}
-
-type SubscribeRequest_After struct {
-	// After the position of this resume token, exclusively.
-	After string `protobuf:"bytes,3,opt,name=after,proto3,oneof"`
-}
-
-type SubscribeRequest_Since struct {
-	// With the first notification written to the log at or after this time. If there is none yet, so also for a time in the
-	// future: as `latest`.
-	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3,oneof"`
-}
-
-func (*SubscribeRequest_Latest) isSubscribeRequest_Start() {}
-
-func (*SubscribeRequest_Earliest) isSubscribeRequest_Start() {}
-
-func (*SubscribeRequest_After) isSubscribeRequest_Start() {}
-
-func (*SubscribeRequest_Since) isSubscribeRequest_Start() {}
 
 type isSubscribeRequest_Until interface {
 	isSubscribeRequest_Until()
@@ -535,12 +326,13 @@ type isSubscribeRequest_Until interface {
 
 type SubscribeRequest_UntilHead struct {
 	// True: at the head of the log as it was when the subscription began.
-	UntilHead bool `protobuf:"varint,5,opt,name=until_head,json=untilHead,proto3,oneof"`
+	UntilHead bool `protobuf:"varint,2,opt,name=until_head,json=untilHead,proto3,oneof"`
 }
 
 type SubscribeRequest_UntilToken struct {
-	// At the position of this resume token, inclusively. One ahead of the head is refused with DATA_LOSS, as for `after`.
-	UntilToken string `protobuf:"bytes,6,opt,name=until_token,json=untilToken,proto3,oneof"`
+	// At the position of this resume token, inclusively. One ahead of the head is refused with
+	// DATA_LOSS, as for `Start.after`.
+	UntilToken string `protobuf:"bytes,3,opt,name=until_token,json=untilToken,proto3,oneof"`
 }
 
 func (*SubscribeRequest_UntilHead) isSubscribeRequest_Until() {}
@@ -550,7 +342,8 @@ func (*SubscribeRequest_UntilToken) isSubscribeRequest_Until() {}
 // SubscribeResponse is one frame of a subscription.
 type SubscribeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resume token: the position up to which this stream has been served, with this frame. Always set.
+	// Resume token: the position up to which this stream has been served, with this frame. Always
+	// set.
 	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	// What happened.
 	//
@@ -570,7 +363,7 @@ type SubscribeResponse struct {
 
 func (x *SubscribeResponse) Reset() {
 	*x = SubscribeResponse{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[2]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +375,7 @@ func (x *SubscribeResponse) String() string {
 func (*SubscribeResponse) ProtoMessage() {}
 
 func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[2]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +388,7 @@ func (x *SubscribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{2}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *SubscribeResponse) GetToken() string {
@@ -612,7 +405,7 @@ func (x *SubscribeResponse) GetFrame() isSubscribeResponse_Frame {
 	return nil
 }
 
-func (x *SubscribeResponse) GetConfirmed() *Confirmed {
+func (x *SubscribeResponse) GetConfirmed() *SubscriptionConfirmed {
 	if x != nil {
 		if x, ok := x.Frame.(*SubscribeResponse_Confirmed); ok {
 			return x.Confirmed
@@ -621,7 +414,7 @@ func (x *SubscribeResponse) GetConfirmed() *Confirmed {
 	return nil
 }
 
-func (x *SubscribeResponse) GetBatch() *Batch {
+func (x *SubscribeResponse) GetBatch() *NotificationBatch {
 	if x != nil {
 		if x, ok := x.Frame.(*SubscribeResponse_Batch); ok {
 			return x.Batch
@@ -630,7 +423,7 @@ func (x *SubscribeResponse) GetBatch() *Batch {
 	return nil
 }
 
-func (x *SubscribeResponse) GetHeartbeat() *Heartbeat {
+func (x *SubscribeResponse) GetHeartbeat() *SubscriptionHeartbeat {
 	if x != nil {
 		if x, ok := x.Frame.(*SubscribeResponse_Heartbeat); ok {
 			return x.Heartbeat
@@ -681,17 +474,17 @@ type isSubscribeResponse_Frame interface {
 
 type SubscribeResponse_Confirmed struct {
 	// First frame of every stream.
-	Confirmed *Confirmed `protobuf:"bytes,2,opt,name=confirmed,proto3,oneof"`
+	Confirmed *SubscriptionConfirmed `protobuf:"bytes,2,opt,name=confirmed,proto3,oneof"`
 }
 
 type SubscribeResponse_Batch struct {
 	// Notifications.
-	Batch *Batch `protobuf:"bytes,3,opt,name=batch,proto3,oneof"`
+	Batch *NotificationBatch `protobuf:"bytes,3,opt,name=batch,proto3,oneof"`
 }
 
 type SubscribeResponse_Heartbeat struct {
 	// Nothing to send for the heartbeat interval.
-	Heartbeat *Heartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
+	Heartbeat *SubscriptionHeartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
 }
 
 type SubscribeResponse_CaughtUp struct {
@@ -728,162 +521,46 @@ func (*SubscribeResponse_Gap) isSubscribeResponse_Frame() {}
 
 func (*SubscribeResponse_Closing) isSubscribeResponse_Frame() {}
 
-// LogPosition is a place in the log.
-type LogPosition struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resume token of the place.
-	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	// Sequence of the notification there.
-	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	// When it was written to the log, by the clock of the log.
-	WrittenAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=written_at,json=writtenAt,proto3" json:"written_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *LogPosition) Reset() {
-	*x = LogPosition{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *LogPosition) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*LogPosition) ProtoMessage() {}
-
-func (x *LogPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use LogPosition.ProtoReflect.Descriptor instead.
-func (*LogPosition) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{3}
-}
-
-func (x *LogPosition) GetToken() string {
-	if x != nil {
-		return x.Token
-	}
-	return ""
-}
-
-func (x *LogPosition) GetSequence() uint64 {
-	if x != nil {
-		return x.Sequence
-	}
-	return 0
-}
-
-func (x *LogPosition) GetWrittenAt() *timestamppb.Timestamp {
-	if x != nil {
-		return x.WrittenAt
-	}
-	return nil
-}
-
-// Lag says how far a reader is behind the head of the log.
-type Lag struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Record batches between the reader and the head. A record batch holds from 1 to 512 notifications.
-	RecordBatches uint64 `protobuf:"varint,1,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
-	// Time between the writing of what was read last and the writing of the head; zero at the head.
-	Time          *durationpb.Duration `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Lag) Reset() {
-	*x = Lag{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Lag) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Lag) ProtoMessage() {}
-
-func (x *Lag) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Lag.ProtoReflect.Descriptor instead.
-func (*Lag) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *Lag) GetRecordBatches() uint64 {
-	if x != nil {
-		return x.RecordBatches
-	}
-	return 0
-}
-
-func (x *Lag) GetTime() *durationpb.Duration {
-	if x != nil {
-		return x.Time
-	}
-	return nil
-}
-
-// Confirmed tells that a subscription is established, and with which settings.
-type Confirmed struct {
+// SubscriptionConfirmed tells that a subscription is established, and with which settings.
+type SubscriptionConfirmed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the log, also at the front of every notification id.
 	LogId string `protobuf:"bytes,1,opt,name=log_id,json=logId,proto3" json:"log_id,omitempty"`
-	// The oldest notification that is retained. Not set on an empty log. Its token stands before it: passed as `after`, it
-	// yields this notification first.
+	// The oldest notification that is retained. Not set on an empty log. Its token stands before it:
+	// passed as `after`, it yields this notification first.
 	First *LogPosition `protobuf:"bytes,2,opt,name=first,proto3" json:"first,omitempty"`
 	// The newest notification. Not set on a log that never held one.
 	Head *LogPosition `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
 	// The heartbeat interval in force.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,4,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
-	// The greatest batch in force.
-	MaxBatch uint32 `protobuf:"varint,5,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
+	// The maximum batch in force.
+	MaxBatch int32 `protobuf:"varint,5,opt,name=max_batch,json=maxBatch,proto3" json:"max_batch,omitempty"`
 	// The gap policy in force.
 	OnGap GapPolicy `protobuf:"varint,6,opt,name=on_gap,json=onGap,proto3,enum=linksgate.v1.GapPolicy" json:"on_gap,omitempty"`
 	// Lag at the start.
-	Lag           *Lag `protobuf:"bytes,7,opt,name=lag,proto3" json:"lag,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lag *Lag `protobuf:"bytes,7,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Accounts that the filter names and the gateway's configuration does not have: nothing will come
+	// of them unless they are configured, or the log holds old notifications of theirs.
+	UnknownAccounts []string `protobuf:"bytes,8,rep,name=unknown_accounts,json=unknownAccounts,proto3" json:"unknown_accounts,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
-func (x *Confirmed) Reset() {
-	*x = Confirmed{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[5]
+func (x *SubscriptionConfirmed) Reset() {
+	*x = SubscriptionConfirmed{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Confirmed) String() string {
+func (x *SubscriptionConfirmed) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Confirmed) ProtoMessage() {}
+func (*SubscriptionConfirmed) ProtoMessage() {}
 
-func (x *Confirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[5]
+func (x *SubscriptionConfirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,62 +571,69 @@ func (x *Confirmed) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Confirmed.ProtoReflect.Descriptor instead.
-func (*Confirmed) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{5}
+// Deprecated: Use SubscriptionConfirmed.ProtoReflect.Descriptor instead.
+func (*SubscriptionConfirmed) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{2}
 }
 
-func (x *Confirmed) GetLogId() string {
+func (x *SubscriptionConfirmed) GetLogId() string {
 	if x != nil {
 		return x.LogId
 	}
 	return ""
 }
 
-func (x *Confirmed) GetFirst() *LogPosition {
+func (x *SubscriptionConfirmed) GetFirst() *LogPosition {
 	if x != nil {
 		return x.First
 	}
 	return nil
 }
 
-func (x *Confirmed) GetHead() *LogPosition {
+func (x *SubscriptionConfirmed) GetHead() *LogPosition {
 	if x != nil {
 		return x.Head
 	}
 	return nil
 }
 
-func (x *Confirmed) GetHeartbeatInterval() *durationpb.Duration {
+func (x *SubscriptionConfirmed) GetHeartbeatInterval() *durationpb.Duration {
 	if x != nil {
 		return x.HeartbeatInterval
 	}
 	return nil
 }
 
-func (x *Confirmed) GetMaxBatch() uint32 {
+func (x *SubscriptionConfirmed) GetMaxBatch() int32 {
 	if x != nil {
 		return x.MaxBatch
 	}
 	return 0
 }
 
-func (x *Confirmed) GetOnGap() GapPolicy {
+func (x *SubscriptionConfirmed) GetOnGap() GapPolicy {
 	if x != nil {
 		return x.OnGap
 	}
 	return GapPolicy_GAP_POLICY_UNSPECIFIED
 }
 
-func (x *Confirmed) GetLag() *Lag {
+func (x *SubscriptionConfirmed) GetLag() *Lag {
 	if x != nil {
 		return x.Lag
 	}
 	return nil
 }
 
-// Batch carries notifications in the order of the log.
-type Batch struct {
+func (x *SubscriptionConfirmed) GetUnknownAccounts() []string {
+	if x != nil {
+		return x.UnknownAccounts
+	}
+	return nil
+}
+
+// NotificationBatch carries notifications in the order of the log.
+type NotificationBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// From one to `max_batch` notifications.
 	Notifications []*Notification `protobuf:"bytes,1,rep,name=notifications,proto3" json:"notifications,omitempty"`
@@ -957,21 +641,21 @@ type Batch struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Batch) Reset() {
-	*x = Batch{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[6]
+func (x *NotificationBatch) Reset() {
+	*x = NotificationBatch{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Batch) String() string {
+func (x *NotificationBatch) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Batch) ProtoMessage() {}
+func (*NotificationBatch) ProtoMessage() {}
 
-func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[6]
+func (x *NotificationBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,20 +666,21 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Batch.ProtoReflect.Descriptor instead.
-func (*Batch) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{6}
+// Deprecated: Use NotificationBatch.ProtoReflect.Descriptor instead.
+func (*NotificationBatch) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *Batch) GetNotifications() []*Notification {
+func (x *NotificationBatch) GetNotifications() []*Notification {
 	if x != nil {
 		return x.Notifications
 	}
 	return nil
 }
 
-// Heartbeat tells that the stream is alive and how far it is, also under a filter that matches nothing.
-type Heartbeat struct {
+// SubscriptionHeartbeat tells that the stream is alive and how far it is, also under a filter that
+// matches nothing.
+type SubscriptionHeartbeat struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The gateway's clock.
 	Now *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=now,proto3" json:"now,omitempty"`
@@ -1007,21 +692,21 @@ type Heartbeat struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Heartbeat) Reset() {
-	*x = Heartbeat{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[7]
+func (x *SubscriptionHeartbeat) Reset() {
+	*x = SubscriptionHeartbeat{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Heartbeat) String() string {
+func (x *SubscriptionHeartbeat) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Heartbeat) ProtoMessage() {}
+func (*SubscriptionHeartbeat) ProtoMessage() {}
 
-func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[7]
+func (x *SubscriptionHeartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,33 +717,34 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
-func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{7}
+// Deprecated: Use SubscriptionHeartbeat.ProtoReflect.Descriptor instead.
+func (*SubscriptionHeartbeat) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *Heartbeat) GetNow() *timestamppb.Timestamp {
+func (x *SubscriptionHeartbeat) GetNow() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Now
 	}
 	return nil
 }
 
-func (x *Heartbeat) GetHead() *LogPosition {
+func (x *SubscriptionHeartbeat) GetHead() *LogPosition {
 	if x != nil {
 		return x.Head
 	}
 	return nil
 }
 
-func (x *Heartbeat) GetLag() *Lag {
+func (x *SubscriptionHeartbeat) GetLag() *Lag {
 	if x != nil {
 		return x.Lag
 	}
 	return nil
 }
 
-// CaughtUp tells that everything in the log has been sent and the stream is live. Sent again after each FellBehind.
+// CaughtUp tells that everything in the log has been sent and the stream is live. Sent again after
+// each FellBehind.
 type CaughtUp struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The head that was reached. Not set on a log that never held a notification.
@@ -1069,7 +755,7 @@ type CaughtUp struct {
 
 func (x *CaughtUp) Reset() {
 	*x = CaughtUp{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[8]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +767,7 @@ func (x *CaughtUp) String() string {
 func (*CaughtUp) ProtoMessage() {}
 
 func (x *CaughtUp) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[8]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +780,7 @@ func (x *CaughtUp) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaughtUp.ProtoReflect.Descriptor instead.
 func (*CaughtUp) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{8}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CaughtUp) GetHead() *LogPosition {
@@ -1104,8 +790,8 @@ func (x *CaughtUp) GetHead() *LogPosition {
 	return nil
 }
 
-// FellBehind tells that the client did not keep up, and is served from the log on disk until it has caught up. Nothing is
-// lost by it.
+// FellBehind tells that the client did not keep up, and is served from the log on disk until it has
+// caught up. Nothing is lost by it.
 type FellBehind struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How far it is behind.
@@ -1116,7 +802,7 @@ type FellBehind struct {
 
 func (x *FellBehind) Reset() {
 	*x = FellBehind{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[9]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +814,7 @@ func (x *FellBehind) String() string {
 func (*FellBehind) ProtoMessage() {}
 
 func (x *FellBehind) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[9]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +827,7 @@ func (x *FellBehind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FellBehind.ProtoReflect.Descriptor instead.
 func (*FellBehind) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{9}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FellBehind) GetLag() *Lag {
@@ -1151,24 +837,25 @@ func (x *FellBehind) GetLag() *Lag {
 	return nil
 }
 
-// Gap tells that notifications between the previous frame and this one can no longer be read. Sent only under
-// GAP_POLICY_CONTINUE, but for GAP_REASON_ERASED, which is no loss and sent under every policy. The frame's token stands after the
-// gap.
+// Gap tells that notifications between the previous frame and this one can no longer be read. Sent
+// only under GAP_POLICY_CONTINUE, but for GAP_REASON_ERASED, which is no loss and sent under every
+// policy. The frame's token stands after the gap.
 type Gap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Why they are missing.
 	Reason GapReason `protobuf:"varint,1,opt,name=reason,proto3,enum=linksgate.v1.GapReason" json:"reason,omitempty"`
-	// How many record batches are missing, partly or whole. 0 when only some notifications of one are: see the next field.
-	RecordBatches uint64 `protobuf:"varint,2,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
+	// How many record batches are missing, partly or whole. 0 when only some notifications of one
+	// are: see the next field.
+	RecordBatches int64 `protobuf:"varint,2,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
 	// How many notifications of one record batch are missing. Only with GAP_REASON_ERASED.
-	Notifications uint64 `protobuf:"varint,3,opt,name=notifications,proto3" json:"notifications,omitempty"`
+	Notifications int64 `protobuf:"varint,3,opt,name=notifications,proto3" json:"notifications,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Gap) Reset() {
 	*x = Gap{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[10]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +867,7 @@ func (x *Gap) String() string {
 func (*Gap) ProtoMessage() {}
 
 func (x *Gap) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[10]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +880,7 @@ func (x *Gap) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Gap.ProtoReflect.Descriptor instead.
 func (*Gap) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{10}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Gap) GetReason() GapReason {
@@ -1203,99 +890,38 @@ func (x *Gap) GetReason() GapReason {
 	return GapReason_GAP_REASON_UNSPECIFIED
 }
 
-func (x *Gap) GetRecordBatches() uint64 {
+func (x *Gap) GetRecordBatches() int64 {
 	if x != nil {
 		return x.RecordBatches
 	}
 	return 0
 }
 
-func (x *Gap) GetNotifications() uint64 {
+func (x *Gap) GetNotifications() int64 {
 	if x != nil {
 		return x.Notifications
 	}
 	return 0
 }
 
-// Closing tells that the gateway is about to end the stream, and that nothing is wrong with it.
-type Closing struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Why it ends.
-	Reason ClosingReason `protobuf:"varint,1,opt,name=reason,proto3,enum=linksgate.v1.ClosingReason" json:"reason,omitempty"`
-	// How long to wait before subscribing again with this frame's token. Not set if there is no need to come back.
-	ReconnectAfter *durationpb.Duration `protobuf:"bytes,2,opt,name=reconnect_after,json=reconnectAfter,proto3" json:"reconnect_after,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *Closing) Reset() {
-	*x = Closing{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[11]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Closing) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Closing) ProtoMessage() {}
-
-func (x *Closing) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[11]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Closing.ProtoReflect.Descriptor instead.
-func (*Closing) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{11}
-}
-
-func (x *Closing) GetReason() ClosingReason {
-	if x != nil {
-		return x.Reason
-	}
-	return ClosingReason_CLOSING_REASON_UNSPECIFIED
-}
-
-func (x *Closing) GetReconnectAfter() *durationpb.Duration {
-	if x != nil {
-		return x.ReconnectAfter
-	}
-	return nil
-}
-
 // ListNotificationsRequest asks for one page.
 type ListNotificationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where to start. Not set: earliest. Ignored when `page_token` is set.
-	//
-	// Types that are valid to be assigned to Start:
-	//
-	//	*ListNotificationsRequest_Earliest
-	//	*ListNotificationsRequest_After
-	//	*ListNotificationsRequest_Since
-	Start isListNotificationsRequest_Start `protobuf_oneof:"start"`
+	Start *Start `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
 	// Which notifications to return. Not set: all.
-	Filter *Filter `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter *NotificationFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Most notifications to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
-	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page. It is a resume token: any other works too.
-	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListNotificationsRequest) Reset() {
 	*x = ListNotificationsRequest{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[12]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +933,7 @@ func (x *ListNotificationsRequest) String() string {
 func (*ListNotificationsRequest) ProtoMessage() {}
 
 func (x *ListNotificationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[12]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,51 +946,24 @@ func (x *ListNotificationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationsRequest.ProtoReflect.Descriptor instead.
 func (*ListNotificationsRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{12}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *ListNotificationsRequest) GetStart() isListNotificationsRequest_Start {
+func (x *ListNotificationsRequest) GetStart() *Start {
 	if x != nil {
 		return x.Start
 	}
 	return nil
 }
 
-func (x *ListNotificationsRequest) GetEarliest() bool {
-	if x != nil {
-		if x, ok := x.Start.(*ListNotificationsRequest_Earliest); ok {
-			return x.Earliest
-		}
-	}
-	return false
-}
-
-func (x *ListNotificationsRequest) GetAfter() string {
-	if x != nil {
-		if x, ok := x.Start.(*ListNotificationsRequest_After); ok {
-			return x.After
-		}
-	}
-	return ""
-}
-
-func (x *ListNotificationsRequest) GetSince() *timestamppb.Timestamp {
-	if x != nil {
-		if x, ok := x.Start.(*ListNotificationsRequest_Since); ok {
-			return x.Since
-		}
-	}
-	return nil
-}
-
-func (x *ListNotificationsRequest) GetFilter() *Filter {
+func (x *ListNotificationsRequest) GetFilter() *NotificationFilter {
 	if x != nil {
 		return x.Filter
 	}
 	return nil
 }
 
-func (x *ListNotificationsRequest) GetPageSize() uint32 {
+func (x *ListNotificationsRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -1378,31 +977,6 @@ func (x *ListNotificationsRequest) GetPageToken() string {
 	return ""
 }
 
-type isListNotificationsRequest_Start interface {
-	isListNotificationsRequest_Start()
-}
-
-type ListNotificationsRequest_Earliest struct {
-	// True: with the oldest notification that is retained.
-	Earliest bool `protobuf:"varint,1,opt,name=earliest,proto3,oneof"`
-}
-
-type ListNotificationsRequest_After struct {
-	// After the position of this resume token, exclusively.
-	After string `protobuf:"bytes,2,opt,name=after,proto3,oneof"`
-}
-
-type ListNotificationsRequest_Since struct {
-	// With the first notification written to the log at or after this time. If there is none yet, the page is empty.
-	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3,oneof"`
-}
-
-func (*ListNotificationsRequest_Earliest) isListNotificationsRequest_Start() {}
-
-func (*ListNotificationsRequest_After) isListNotificationsRequest_Start() {}
-
-func (*ListNotificationsRequest_Since) isListNotificationsRequest_Start() {}
-
 // ListNotificationsResponse is one page.
 type ListNotificationsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1410,7 +984,8 @@ type ListNotificationsResponse struct {
 	Notifications []*Notification `protobuf:"bytes,1,rep,name=notifications,proto3" json:"notifications,omitempty"`
 	// Token of the next page. Empty when the head of the log was reached.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
-	// Resume token after everything that this page looked at. Always set: pass it to Subscribe to go on live.
+	// Resume token after everything that this page looked at. Always set: pass it to Subscribe to go
+	// on live.
 	EndToken      string `protobuf:"bytes,3,opt,name=end_token,json=endToken,proto3" json:"end_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1418,7 +993,7 @@ type ListNotificationsResponse struct {
 
 func (x *ListNotificationsResponse) Reset() {
 	*x = ListNotificationsResponse{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[13]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1005,7 @@ func (x *ListNotificationsResponse) String() string {
 func (*ListNotificationsResponse) ProtoMessage() {}
 
 func (x *ListNotificationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[13]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1018,7 @@ func (x *ListNotificationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationsResponse.ProtoReflect.Descriptor instead.
 func (*ListNotificationsResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{13}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListNotificationsResponse) GetNotifications() []*Notification {
@@ -1478,7 +1053,7 @@ type GetNotificationRequest struct {
 
 func (x *GetNotificationRequest) Reset() {
 	*x = GetNotificationRequest{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[14]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1065,7 @@ func (x *GetNotificationRequest) String() string {
 func (*GetNotificationRequest) ProtoMessage() {}
 
 func (x *GetNotificationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[14]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1078,7 @@ func (x *GetNotificationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNotificationRequest.ProtoReflect.Descriptor instead.
 func (*GetNotificationRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{14}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetNotificationRequest) GetId() string {
@@ -1524,7 +1099,7 @@ type GetNotificationResponse struct {
 
 func (x *GetNotificationResponse) Reset() {
 	*x = GetNotificationResponse{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[15]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1111,7 @@ func (x *GetNotificationResponse) String() string {
 func (*GetNotificationResponse) ProtoMessage() {}
 
 func (x *GetNotificationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[15]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1124,7 @@ func (x *GetNotificationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNotificationResponse.ProtoReflect.Descriptor instead.
 func (*GetNotificationResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{15}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetNotificationResponse) GetNotification() *Notification {
@@ -1568,7 +1143,7 @@ type GetLogInfoRequest struct {
 
 func (x *GetLogInfoRequest) Reset() {
 	*x = GetLogInfoRequest{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[16]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1580,7 +1155,7 @@ func (x *GetLogInfoRequest) String() string {
 func (*GetLogInfoRequest) ProtoMessage() {}
 
 func (x *GetLogInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[16]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1593,7 +1168,7 @@ func (x *GetLogInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetLogInfoRequest) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{16}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{12}
 }
 
 // GetLogInfoResponse describes the log.
@@ -1606,31 +1181,31 @@ type GetLogInfoResponse struct {
 	// The newest notification. Not set on a log that never held one.
 	Head *LogPosition `protobuf:"bytes,3,opt,name=head,proto3" json:"head,omitempty"`
 	// Record batches retained.
-	RecordBatches uint64 `protobuf:"varint,4,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
+	RecordBatches int64 `protobuf:"varint,4,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
 	// Bytes that they take on disk.
-	Bytes uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes int64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Age at which notifications are deleted. Zero: never.
 	MaxAge *durationpb.Duration `protobuf:"bytes,6,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// Size at which the oldest notifications are deleted. Zero: never.
-	MaxBytes uint64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	MaxBytes int64 `protobuf:"varint,7,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// When a notification counts as durable, and so is answered with 200.
-	Durability Durability `protobuf:"varint,8,opt,name=durability,proto3,enum=linksgate.v1.Durability" json:"durability,omitempty"`
+	Durability LogDurability `protobuf:"varint,8,opt,name=durability,proto3,enum=linksgate.v1.LogDurability" json:"durability,omitempty"`
 	// Whether the log can be written now. When false, Linksfield is answered with 503.
 	Writable bool `protobuf:"varint,9,opt,name=writable,proto3" json:"writable,omitempty"`
 	// Why not, when `writable` is false.
 	UnwritableReason string `protobuf:"bytes,10,opt,name=unwritable_reason,json=unwritableReason,proto3" json:"unwritable_reason,omitempty"`
 	// The gateway's version.
 	GatewayVersion string `protobuf:"bytes,11,opt,name=gateway_version,json=gatewayVersion,proto3" json:"gateway_version,omitempty"`
-	// What this gateway has stored on its own disk, because the cluster that the log is in did not confirm, and not forwarded to the log yet.
-	// Not set when there is nothing.
-	Spool         *Spool `protobuf:"bytes,12,opt,name=spool,proto3" json:"spool,omitempty"`
+	// What this gateway has stored on its own disk, because the cluster that the log is in did not
+	// confirm, and not forwarded to the log yet. Not set when there is nothing.
+	Spool         *LogSpool `protobuf:"bytes,12,opt,name=spool,proto3" json:"spool,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetLogInfoResponse) Reset() {
 	*x = GetLogInfoResponse{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[17]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1642,7 +1217,7 @@ func (x *GetLogInfoResponse) String() string {
 func (*GetLogInfoResponse) ProtoMessage() {}
 
 func (x *GetLogInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[17]
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1655,7 +1230,7 @@ func (x *GetLogInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetLogInfoResponse) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{17}
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetLogInfoResponse) GetLogId() string {
@@ -1679,14 +1254,14 @@ func (x *GetLogInfoResponse) GetHead() *LogPosition {
 	return nil
 }
 
-func (x *GetLogInfoResponse) GetRecordBatches() uint64 {
+func (x *GetLogInfoResponse) GetRecordBatches() int64 {
 	if x != nil {
 		return x.RecordBatches
 	}
 	return 0
 }
 
-func (x *GetLogInfoResponse) GetBytes() uint64 {
+func (x *GetLogInfoResponse) GetBytes() int64 {
 	if x != nil {
 		return x.Bytes
 	}
@@ -1700,18 +1275,18 @@ func (x *GetLogInfoResponse) GetMaxAge() *durationpb.Duration {
 	return nil
 }
 
-func (x *GetLogInfoResponse) GetMaxBytes() uint64 {
+func (x *GetLogInfoResponse) GetMaxBytes() int64 {
 	if x != nil {
 		return x.MaxBytes
 	}
 	return 0
 }
 
-func (x *GetLogInfoResponse) GetDurability() Durability {
+func (x *GetLogInfoResponse) GetDurability() LogDurability {
 	if x != nil {
 		return x.Durability
 	}
-	return Durability_DURABILITY_UNSPECIFIED
+	return LogDurability_LOG_DURABILITY_UNSPECIFIED
 }
 
 func (x *GetLogInfoResponse) GetWritable() bool {
@@ -1735,41 +1310,41 @@ func (x *GetLogInfoResponse) GetGatewayVersion() string {
 	return ""
 }
 
-func (x *GetLogInfoResponse) GetSpool() *Spool {
+func (x *GetLogInfoResponse) GetSpool() *LogSpool {
 	if x != nil {
 		return x.Spool
 	}
 	return nil
 }
 
-// Spool describes what waits to be forwarded to the log. Subscribers see it when it was.
-type Spool struct {
+// LogSpool describes what waits to be forwarded to the log. Subscribers see it when it was.
+type LogSpool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Record batches that wait.
-	RecordBatches uint64 `protobuf:"varint,1,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
+	RecordBatches int64 `protobuf:"varint,1,opt,name=record_batches,json=recordBatches,proto3" json:"record_batches,omitempty"`
 	// Bytes that they take on this gateway's disk.
-	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// When the oldest of them was stored.
 	Since         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Spool) Reset() {
-	*x = Spool{}
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[18]
+func (x *LogSpool) Reset() {
+	*x = LogSpool{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Spool) String() string {
+func (x *LogSpool) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Spool) ProtoMessage() {}
+func (*LogSpool) ProtoMessage() {}
 
-func (x *Spool) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_notification_service_proto_msgTypes[18]
+func (x *LogSpool) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,28 +1355,239 @@ func (x *Spool) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Spool.ProtoReflect.Descriptor instead.
-func (*Spool) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{18}
+// Deprecated: Use LogSpool.ProtoReflect.Descriptor instead.
+func (*LogSpool) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *Spool) GetRecordBatches() uint64 {
+func (x *LogSpool) GetRecordBatches() int64 {
 	if x != nil {
 		return x.RecordBatches
 	}
 	return 0
 }
 
-func (x *Spool) GetBytes() uint64 {
+func (x *LogSpool) GetBytes() int64 {
 	if x != nil {
 		return x.Bytes
 	}
 	return 0
 }
 
-func (x *Spool) GetSince() *timestamppb.Timestamp {
+func (x *LogSpool) GetSince() *timestamppb.Timestamp {
 	if x != nil {
 		return x.Since
+	}
+	return nil
+}
+
+// ListSubscriptionsRequest asks for the open subscriptions of this gateway. There are at most as
+// many as the gateway's configuration allows, and they are not paged.
+type ListSubscriptionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSubscriptionsRequest) Reset() {
+	*x = ListSubscriptionsRequest{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSubscriptionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSubscriptionsRequest) ProtoMessage() {}
+
+func (x *ListSubscriptionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSubscriptionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSubscriptionsRequest) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{15}
+}
+
+// ListSubscriptionsResponse is the open subscriptions of this gateway.
+type ListSubscriptionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subscriptions, the oldest first.
+	Subscriptions []*Subscription `protobuf:"bytes,1,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSubscriptionsResponse) Reset() {
+	*x = ListSubscriptionsResponse{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSubscriptionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSubscriptionsResponse) ProtoMessage() {}
+
+func (x *ListSubscriptionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSubscriptionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSubscriptionsResponse) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListSubscriptionsResponse) GetSubscriptions() []*Subscription {
+	if x != nil {
+		return x.Subscriptions
+	}
+	return nil
+}
+
+// Subscription is one open Subscribe.
+type Subscription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name that the client gave itself. Empty: none.
+	ClientName string `protobuf:"bytes,1,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	// Address and port that it comes from; `local` for one over REST.
+	Peer string `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
+	// The client library that it says to be (the user agent of gRPC).
+	UserAgent string `protobuf:"bytes,3,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	// When it began.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// What it asked for. Not set: all.
+	Filter *NotificationFilter `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Resume token up to which it has been served.
+	Token string `protobuf:"bytes,6,opt,name=token,proto3" json:"token,omitempty"`
+	// How far it is behind the head.
+	Lag *Lag `protobuf:"bytes,7,opt,name=lag,proto3" json:"lag,omitempty"`
+	// True: it has caught up, and has not fallen behind since.
+	Live bool `protobuf:"varint,8,opt,name=live,proto3" json:"live,omitempty"`
+	// Notifications sent.
+	Sent int64 `protobuf:"varint,9,opt,name=sent,proto3" json:"sent,omitempty"`
+	// How long the gateway has been waiting for the client to read; zero if it is not.
+	Blocked       *durationpb.Duration `protobuf:"bytes,10,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Subscription) Reset() {
+	*x = Subscription{}
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Subscription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Subscription) ProtoMessage() {}
+
+func (x *Subscription) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_v1_notification_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Subscription.ProtoReflect.Descriptor instead.
+func (*Subscription) Descriptor() ([]byte, []int) {
+	return file_linksgate_v1_notification_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Subscription) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+func (x *Subscription) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *Subscription) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *Subscription) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Subscription) GetFilter() *NotificationFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *Subscription) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *Subscription) GetLag() *Lag {
+	if x != nil {
+		return x.Lag
+	}
+	return nil
+}
+
+func (x *Subscription) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *Subscription) GetSent() int64 {
+	if x != nil {
+		return x.Sent
+	}
+	return 0
+}
+
+func (x *Subscription) GetBlocked() *durationpb.Duration {
+	if x != nil {
+		return x.Blocked
 	}
 	return nil
 }
@@ -1810,59 +1596,43 @@ var File_linksgate_v1_notification_service_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\n" +
-	"'linksgate/v1/notification_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\x8b\x01\n" +
-	"\x06Filter\x12\x1a\n" +
-	"\baccounts\x18\x01 \x03(\tR\baccounts\x12(\n" +
-	"\x05kinds\x18\x02 \x03(\x0e2\x12.linksgate.v1.KindR\x05kinds\x12\x16\n" +
-	"\x06iccids\x18\x03 \x03(\tR\x06iccids\x12#\n" +
-	"\rpartner_codes\x18\x04 \x03(\tR\fpartnerCodes\"\xce\x03\n" +
-	"\x10SubscribeRequest\x12\x18\n" +
-	"\x06latest\x18\x01 \x01(\bH\x00R\x06latest\x12\x1c\n" +
-	"\bearliest\x18\x02 \x01(\bH\x00R\bearliest\x12\x16\n" +
-	"\x05after\x18\x03 \x01(\tH\x00R\x05after\x122\n" +
-	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x05since\x12\x1f\n" +
+	"'linksgate/v1/notification_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1alinksgate/v1/closing.proto\x1a\x16linksgate/v1/log.proto\x1a\x1flinksgate/v1/notification.proto\"\xfc\x02\n" +
+	"\x10SubscribeRequest\x12)\n" +
+	"\x05start\x18\x01 \x01(\v2\x13.linksgate.v1.StartR\x05start\x12\x1f\n" +
 	"\n" +
-	"until_head\x18\x05 \x01(\bH\x01R\tuntilHead\x12!\n" +
-	"\vuntil_token\x18\x06 \x01(\tH\x01R\n" +
-	"untilToken\x12,\n" +
-	"\x06filter\x18\a \x01(\v2\x14.linksgate.v1.FilterR\x06filter\x12H\n" +
-	"\x12heartbeat_interval\x18\b \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\x1b\n" +
-	"\tmax_batch\x18\t \x01(\rR\bmaxBatch\x12.\n" +
-	"\x06on_gap\x18\n" +
-	" \x01(\x0e2\x17.linksgate.v1.GapPolicyR\x05onGap\x12\x1b\n" +
-	"\tclient_id\x18\v \x01(\tR\bclientIdB\a\n" +
-	"\x05startB\a\n" +
-	"\x05until\"\x9f\x03\n" +
+	"until_head\x18\x02 \x01(\bH\x00R\tuntilHead\x12!\n" +
+	"\vuntil_token\x18\x03 \x01(\tH\x00R\n" +
+	"untilToken\x128\n" +
+	"\x06filter\x18\x04 \x01(\v2 .linksgate.v1.NotificationFilterR\x06filter\x12H\n" +
+	"\x12heartbeat_interval\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\x1b\n" +
+	"\tmax_batch\x18\x06 \x01(\x05R\bmaxBatch\x12.\n" +
+	"\x06on_gap\x18\a \x01(\x0e2\x17.linksgate.v1.GapPolicyR\x05onGap\x12\x1f\n" +
+	"\vclient_name\x18\b \x01(\tR\n" +
+	"clientNameB\a\n" +
+	"\x05until\"\xc3\x03\n" +
 	"\x11SubscribeResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x127\n" +
-	"\tconfirmed\x18\x02 \x01(\v2\x17.linksgate.v1.ConfirmedH\x00R\tconfirmed\x12+\n" +
-	"\x05batch\x18\x03 \x01(\v2\x13.linksgate.v1.BatchH\x00R\x05batch\x127\n" +
-	"\theartbeat\x18\x04 \x01(\v2\x17.linksgate.v1.HeartbeatH\x00R\theartbeat\x125\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12C\n" +
+	"\tconfirmed\x18\x02 \x01(\v2#.linksgate.v1.SubscriptionConfirmedH\x00R\tconfirmed\x127\n" +
+	"\x05batch\x18\x03 \x01(\v2\x1f.linksgate.v1.NotificationBatchH\x00R\x05batch\x12C\n" +
+	"\theartbeat\x18\x04 \x01(\v2#.linksgate.v1.SubscriptionHeartbeatH\x00R\theartbeat\x125\n" +
 	"\tcaught_up\x18\x05 \x01(\v2\x16.linksgate.v1.CaughtUpH\x00R\bcaughtUp\x12;\n" +
 	"\vfell_behind\x18\x06 \x01(\v2\x18.linksgate.v1.FellBehindH\x00R\n" +
 	"fellBehind\x12%\n" +
 	"\x03gap\x18\a \x01(\v2\x11.linksgate.v1.GapH\x00R\x03gap\x121\n" +
 	"\aclosing\x18\b \x01(\v2\x15.linksgate.v1.ClosingH\x00R\aclosingB\a\n" +
-	"\x05frame\"z\n" +
-	"\vLogPosition\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\x129\n" +
-	"\n" +
-	"written_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\twrittenAt\"[\n" +
-	"\x03Lag\x12%\n" +
-	"\x0erecord_batches\x18\x01 \x01(\x04R\rrecordBatches\x12-\n" +
-	"\x04time\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04time\"\xbe\x02\n" +
-	"\tConfirmed\x12\x15\n" +
+	"\x05frame\"\xf5\x02\n" +
+	"\x15SubscriptionConfirmed\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12/\n" +
 	"\x05first\x18\x02 \x01(\v2\x19.linksgate.v1.LogPositionR\x05first\x12-\n" +
 	"\x04head\x18\x03 \x01(\v2\x19.linksgate.v1.LogPositionR\x04head\x12H\n" +
 	"\x12heartbeat_interval\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\x1b\n" +
-	"\tmax_batch\x18\x05 \x01(\rR\bmaxBatch\x12.\n" +
+	"\tmax_batch\x18\x05 \x01(\x05R\bmaxBatch\x12.\n" +
 	"\x06on_gap\x18\x06 \x01(\x0e2\x17.linksgate.v1.GapPolicyR\x05onGap\x12#\n" +
-	"\x03lag\x18\a \x01(\v2\x11.linksgate.v1.LagR\x03lag\"I\n" +
-	"\x05Batch\x12@\n" +
-	"\rnotifications\x18\x01 \x03(\v2\x1a.linksgate.v1.NotificationR\rnotifications\"\x8d\x01\n" +
-	"\tHeartbeat\x12,\n" +
+	"\x03lag\x18\a \x01(\v2\x11.linksgate.v1.LagR\x03lag\x12)\n" +
+	"\x10unknown_accounts\x18\b \x03(\tR\x0funknownAccounts\"U\n" +
+	"\x11NotificationBatch\x12@\n" +
+	"\rnotifications\x18\x01 \x03(\v2\x1a.linksgate.v1.NotificationR\rnotifications\"\x99\x01\n" +
+	"\x15SubscriptionHeartbeat\x12,\n" +
 	"\x03now\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12-\n" +
 	"\x04head\x18\x02 \x01(\v2\x19.linksgate.v1.LogPositionR\x04head\x12#\n" +
 	"\x03lag\x18\x03 \x01(\v2\x11.linksgate.v1.LagR\x03lag\"9\n" +
@@ -1873,20 +1643,14 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\x03lag\x18\x01 \x01(\v2\x11.linksgate.v1.LagR\x03lag\"\x83\x01\n" +
 	"\x03Gap\x12/\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x17.linksgate.v1.GapReasonR\x06reason\x12%\n" +
-	"\x0erecord_batches\x18\x02 \x01(\x04R\rrecordBatches\x12$\n" +
-	"\rnotifications\x18\x03 \x01(\x04R\rnotifications\"\x82\x01\n" +
-	"\aClosing\x123\n" +
-	"\x06reason\x18\x01 \x01(\x0e2\x1b.linksgate.v1.ClosingReasonR\x06reason\x12B\n" +
-	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter\"\xf7\x01\n" +
-	"\x18ListNotificationsRequest\x12\x1c\n" +
-	"\bearliest\x18\x01 \x01(\bH\x00R\bearliest\x12\x16\n" +
-	"\x05after\x18\x02 \x01(\tH\x00R\x05after\x122\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\x05since\x12,\n" +
-	"\x06filter\x18\x04 \x01(\v2\x14.linksgate.v1.FilterR\x06filter\x12\x1b\n" +
-	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\x0erecord_batches\x18\x02 \x01(\x03R\rrecordBatches\x12$\n" +
+	"\rnotifications\x18\x03 \x01(\x03R\rnotifications\"\xbb\x01\n" +
+	"\x18ListNotificationsRequest\x12)\n" +
+	"\x05start\x18\x01 \x01(\v2\x13.linksgate.v1.StartR\x05start\x128\n" +
+	"\x06filter\x18\x02 \x01(\v2 .linksgate.v1.NotificationFilterR\x06filter\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x06 \x01(\tR\tpageTokenB\a\n" +
-	"\x05start\"\xa2\x01\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\xa2\x01\n" +
 	"\x19ListNotificationsResponse\x12@\n" +
 	"\rnotifications\x18\x01 \x03(\v2\x1a.linksgate.v1.NotificationR\rnotifications\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1b\n" +
@@ -1895,27 +1659,45 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"Y\n" +
 	"\x17GetNotificationResponse\x12>\n" +
 	"\fnotification\x18\x01 \x01(\v2\x1a.linksgate.v1.NotificationR\fnotification\"\x13\n" +
-	"\x11GetLogInfoRequest\"\xf0\x03\n" +
+	"\x11GetLogInfoRequest\"\xf6\x03\n" +
 	"\x12GetLogInfoResponse\x12\x15\n" +
 	"\x06log_id\x18\x01 \x01(\tR\x05logId\x12/\n" +
 	"\x05first\x18\x02 \x01(\v2\x19.linksgate.v1.LogPositionR\x05first\x12-\n" +
 	"\x04head\x18\x03 \x01(\v2\x19.linksgate.v1.LogPositionR\x04head\x12%\n" +
-	"\x0erecord_batches\x18\x04 \x01(\x04R\rrecordBatches\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x122\n" +
+	"\x0erecord_batches\x18\x04 \x01(\x03R\rrecordBatches\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x122\n" +
 	"\amax_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12\x1b\n" +
-	"\tmax_bytes\x18\a \x01(\x04R\bmaxBytes\x128\n" +
+	"\tmax_bytes\x18\a \x01(\x03R\bmaxBytes\x12;\n" +
 	"\n" +
-	"durability\x18\b \x01(\x0e2\x18.linksgate.v1.DurabilityR\n" +
+	"durability\x18\b \x01(\x0e2\x1b.linksgate.v1.LogDurabilityR\n" +
 	"durability\x12\x1a\n" +
 	"\bwritable\x18\t \x01(\bR\bwritable\x12+\n" +
 	"\x11unwritable_reason\x18\n" +
 	" \x01(\tR\x10unwritableReason\x12'\n" +
-	"\x0fgateway_version\x18\v \x01(\tR\x0egatewayVersion\x12)\n" +
-	"\x05spool\x18\f \x01(\v2\x13.linksgate.v1.SpoolR\x05spool\"v\n" +
-	"\x05Spool\x12%\n" +
-	"\x0erecord_batches\x18\x01 \x01(\x04R\rrecordBatches\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x120\n" +
-	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since*U\n" +
+	"\x0fgateway_version\x18\v \x01(\tR\x0egatewayVersion\x12,\n" +
+	"\x05spool\x18\f \x01(\v2\x16.linksgate.v1.LogSpoolR\x05spool\"y\n" +
+	"\bLogSpool\x12%\n" +
+	"\x0erecord_batches\x18\x01 \x01(\x03R\rrecordBatches\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x1a\n" +
+	"\x18ListSubscriptionsRequest\"]\n" +
+	"\x19ListSubscriptionsResponse\x12@\n" +
+	"\rsubscriptions\x18\x01 \x03(\v2\x1a.linksgate.v1.SubscriptionR\rsubscriptions\"\xef\x02\n" +
+	"\fSubscription\x12\x1f\n" +
+	"\vclient_name\x18\x01 \x01(\tR\n" +
+	"clientName\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x03 \x01(\tR\tuserAgent\x129\n" +
+	"\n" +
+	"started_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x128\n" +
+	"\x06filter\x18\x05 \x01(\v2 .linksgate.v1.NotificationFilterR\x06filter\x12\x14\n" +
+	"\x05token\x18\x06 \x01(\tR\x05token\x12#\n" +
+	"\x03lag\x18\a \x01(\v2\x11.linksgate.v1.LagR\x03lag\x12\x12\n" +
+	"\x04live\x18\b \x01(\bR\x04live\x12\x12\n" +
+	"\x04sent\x18\t \x01(\x03R\x04sent\x123\n" +
+	"\ablocked\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\ablocked*U\n" +
 	"\tGapPolicy\x12\x1a\n" +
 	"\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fGAP_POLICY_FAIL\x10\x01\x12\x17\n" +
@@ -1923,26 +1705,21 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\tGapReason\x12\x1a\n" +
 	"\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12GAP_REASON_EXPIRED\x10\x01\x12\x16\n" +
-	"\x12GAP_REASON_DAMAGED\x10\x02\x12\x15\n" +
-	"\x11GAP_REASON_ERASED\x10\x03*\xa6\x01\n" +
-	"\rClosingReason\x12\x1e\n" +
-	"\x1aCLOSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
-	"\x18CLOSING_REASON_COMPLETED\x10\x01\x12\x1a\n" +
-	"\x16CLOSING_REASON_MAX_AGE\x10\x02\x12\x1b\n" +
-	"\x17CLOSING_REASON_DRAINING\x10\x03\x12\x1e\n" +
-	"\x1aCLOSING_REASON_GROUP_MOVED\x10\x04*q\n" +
-	"\n" +
-	"Durability\x12\x1a\n" +
-	"\x16DURABILITY_UNSPECIFIED\x10\x00\x12\x14\n" +
-	"\x10DURABILITY_FSYNC\x10\x01\x12\x16\n" +
-	"\x12DURABILITY_PROCESS\x10\x02\x12\x19\n" +
-	"\x15DURABILITY_REPLICATED\x10\x032\xfc\x02\n" +
+	"\x12GAP_REASON_CORRUPT\x10\x02\x12\x15\n" +
+	"\x11GAP_REASON_ERASED\x10\x03*\x84\x01\n" +
+	"\rLogDurability\x12\x1e\n" +
+	"\x1aLOG_DURABILITY_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14LOG_DURABILITY_FSYNC\x10\x01\x12\x1a\n" +
+	"\x16LOG_DURABILITY_PROCESS\x10\x02\x12\x1d\n" +
+	"\x19LOG_DURABILITY_REPLICATED\x10\x032\xe2\x03\n" +
 	"\x13NotificationService\x12N\n" +
 	"\tSubscribe\x12\x1e.linksgate.v1.SubscribeRequest\x1a\x1f.linksgate.v1.SubscribeResponse0\x01\x12d\n" +
 	"\x11ListNotifications\x12&.linksgate.v1.ListNotificationsRequest\x1a'.linksgate.v1.ListNotificationsResponse\x12^\n" +
 	"\x0fGetNotification\x12$.linksgate.v1.GetNotificationRequest\x1a%.linksgate.v1.GetNotificationResponse\x12O\n" +
 	"\n" +
-	"GetLogInfo\x12\x1f.linksgate.v1.GetLogInfoRequest\x1a .linksgate.v1.GetLogInfoResponseB=Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1b\x06proto3"
+	"GetLogInfo\x12\x1f.linksgate.v1.GetLogInfoRequest\x1a .linksgate.v1.GetLogInfoResponse\x12d\n" +
+	"\x11ListSubscriptions\x12&.linksgate.v1.ListSubscriptionsRequest\x1a'.linksgate.v1.ListSubscriptionsResponseB`\n" +
+	"\x10com.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\fLinksgate.V1b\x06proto3"
 
 var (
 	file_linksgate_v1_notification_service_proto_rawDescOnce sync.Once
@@ -1956,86 +1733,90 @@ func file_linksgate_v1_notification_service_proto_rawDescGZIP() []byte {
 	return file_linksgate_v1_notification_service_proto_rawDescData
 }
 
-var file_linksgate_v1_notification_service_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_linksgate_v1_notification_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_linksgate_v1_notification_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_linksgate_v1_notification_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_linksgate_v1_notification_service_proto_goTypes = []any{
 	(GapPolicy)(0),                    // 0: linksgate.v1.GapPolicy
 	(GapReason)(0),                    // 1: linksgate.v1.GapReason
-	(ClosingReason)(0),                // 2: linksgate.v1.ClosingReason
-	(Durability)(0),                   // 3: linksgate.v1.Durability
-	(*Filter)(nil),                    // 4: linksgate.v1.Filter
-	(*SubscribeRequest)(nil),          // 5: linksgate.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),         // 6: linksgate.v1.SubscribeResponse
-	(*LogPosition)(nil),               // 7: linksgate.v1.LogPosition
-	(*Lag)(nil),                       // 8: linksgate.v1.Lag
-	(*Confirmed)(nil),                 // 9: linksgate.v1.Confirmed
-	(*Batch)(nil),                     // 10: linksgate.v1.Batch
-	(*Heartbeat)(nil),                 // 11: linksgate.v1.Heartbeat
-	(*CaughtUp)(nil),                  // 12: linksgate.v1.CaughtUp
-	(*FellBehind)(nil),                // 13: linksgate.v1.FellBehind
-	(*Gap)(nil),                       // 14: linksgate.v1.Gap
-	(*Closing)(nil),                   // 15: linksgate.v1.Closing
-	(*ListNotificationsRequest)(nil),  // 16: linksgate.v1.ListNotificationsRequest
-	(*ListNotificationsResponse)(nil), // 17: linksgate.v1.ListNotificationsResponse
-	(*GetNotificationRequest)(nil),    // 18: linksgate.v1.GetNotificationRequest
-	(*GetNotificationResponse)(nil),   // 19: linksgate.v1.GetNotificationResponse
-	(*GetLogInfoRequest)(nil),         // 20: linksgate.v1.GetLogInfoRequest
-	(*GetLogInfoResponse)(nil),        // 21: linksgate.v1.GetLogInfoResponse
-	(*Spool)(nil),                     // 22: linksgate.v1.Spool
-	(Kind)(0),                         // 23: linksgate.v1.Kind
-	(*timestamppb.Timestamp)(nil),     // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
-	(*Notification)(nil),              // 26: linksgate.v1.Notification
+	(LogDurability)(0),                // 2: linksgate.v1.LogDurability
+	(*SubscribeRequest)(nil),          // 3: linksgate.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),         // 4: linksgate.v1.SubscribeResponse
+	(*SubscriptionConfirmed)(nil),     // 5: linksgate.v1.SubscriptionConfirmed
+	(*NotificationBatch)(nil),         // 6: linksgate.v1.NotificationBatch
+	(*SubscriptionHeartbeat)(nil),     // 7: linksgate.v1.SubscriptionHeartbeat
+	(*CaughtUp)(nil),                  // 8: linksgate.v1.CaughtUp
+	(*FellBehind)(nil),                // 9: linksgate.v1.FellBehind
+	(*Gap)(nil),                       // 10: linksgate.v1.Gap
+	(*ListNotificationsRequest)(nil),  // 11: linksgate.v1.ListNotificationsRequest
+	(*ListNotificationsResponse)(nil), // 12: linksgate.v1.ListNotificationsResponse
+	(*GetNotificationRequest)(nil),    // 13: linksgate.v1.GetNotificationRequest
+	(*GetNotificationResponse)(nil),   // 14: linksgate.v1.GetNotificationResponse
+	(*GetLogInfoRequest)(nil),         // 15: linksgate.v1.GetLogInfoRequest
+	(*GetLogInfoResponse)(nil),        // 16: linksgate.v1.GetLogInfoResponse
+	(*LogSpool)(nil),                  // 17: linksgate.v1.LogSpool
+	(*ListSubscriptionsRequest)(nil),  // 18: linksgate.v1.ListSubscriptionsRequest
+	(*ListSubscriptionsResponse)(nil), // 19: linksgate.v1.ListSubscriptionsResponse
+	(*Subscription)(nil),              // 20: linksgate.v1.Subscription
+	(*Start)(nil),                     // 21: linksgate.v1.Start
+	(*NotificationFilter)(nil),        // 22: linksgate.v1.NotificationFilter
+	(*durationpb.Duration)(nil),       // 23: google.protobuf.Duration
+	(*Closing)(nil),                   // 24: linksgate.v1.Closing
+	(*LogPosition)(nil),               // 25: linksgate.v1.LogPosition
+	(*Lag)(nil),                       // 26: linksgate.v1.Lag
+	(*Notification)(nil),              // 27: linksgate.v1.Notification
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
 }
 var file_linksgate_v1_notification_service_proto_depIdxs = []int32{
-	23, // 0: linksgate.v1.Filter.kinds:type_name -> linksgate.v1.Kind
-	24, // 1: linksgate.v1.SubscribeRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 2: linksgate.v1.SubscribeRequest.filter:type_name -> linksgate.v1.Filter
-	25, // 3: linksgate.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	0,  // 4: linksgate.v1.SubscribeRequest.on_gap:type_name -> linksgate.v1.GapPolicy
-	9,  // 5: linksgate.v1.SubscribeResponse.confirmed:type_name -> linksgate.v1.Confirmed
-	10, // 6: linksgate.v1.SubscribeResponse.batch:type_name -> linksgate.v1.Batch
-	11, // 7: linksgate.v1.SubscribeResponse.heartbeat:type_name -> linksgate.v1.Heartbeat
-	12, // 8: linksgate.v1.SubscribeResponse.caught_up:type_name -> linksgate.v1.CaughtUp
-	13, // 9: linksgate.v1.SubscribeResponse.fell_behind:type_name -> linksgate.v1.FellBehind
-	14, // 10: linksgate.v1.SubscribeResponse.gap:type_name -> linksgate.v1.Gap
-	15, // 11: linksgate.v1.SubscribeResponse.closing:type_name -> linksgate.v1.Closing
-	24, // 12: linksgate.v1.LogPosition.written_at:type_name -> google.protobuf.Timestamp
-	25, // 13: linksgate.v1.Lag.time:type_name -> google.protobuf.Duration
-	7,  // 14: linksgate.v1.Confirmed.first:type_name -> linksgate.v1.LogPosition
-	7,  // 15: linksgate.v1.Confirmed.head:type_name -> linksgate.v1.LogPosition
-	25, // 16: linksgate.v1.Confirmed.heartbeat_interval:type_name -> google.protobuf.Duration
-	0,  // 17: linksgate.v1.Confirmed.on_gap:type_name -> linksgate.v1.GapPolicy
-	8,  // 18: linksgate.v1.Confirmed.lag:type_name -> linksgate.v1.Lag
-	26, // 19: linksgate.v1.Batch.notifications:type_name -> linksgate.v1.Notification
-	24, // 20: linksgate.v1.Heartbeat.now:type_name -> google.protobuf.Timestamp
-	7,  // 21: linksgate.v1.Heartbeat.head:type_name -> linksgate.v1.LogPosition
-	8,  // 22: linksgate.v1.Heartbeat.lag:type_name -> linksgate.v1.Lag
-	7,  // 23: linksgate.v1.CaughtUp.head:type_name -> linksgate.v1.LogPosition
-	8,  // 24: linksgate.v1.FellBehind.lag:type_name -> linksgate.v1.Lag
-	1,  // 25: linksgate.v1.Gap.reason:type_name -> linksgate.v1.GapReason
-	2,  // 26: linksgate.v1.Closing.reason:type_name -> linksgate.v1.ClosingReason
-	25, // 27: linksgate.v1.Closing.reconnect_after:type_name -> google.protobuf.Duration
-	24, // 28: linksgate.v1.ListNotificationsRequest.since:type_name -> google.protobuf.Timestamp
-	4,  // 29: linksgate.v1.ListNotificationsRequest.filter:type_name -> linksgate.v1.Filter
-	26, // 30: linksgate.v1.ListNotificationsResponse.notifications:type_name -> linksgate.v1.Notification
-	26, // 31: linksgate.v1.GetNotificationResponse.notification:type_name -> linksgate.v1.Notification
-	7,  // 32: linksgate.v1.GetLogInfoResponse.first:type_name -> linksgate.v1.LogPosition
-	7,  // 33: linksgate.v1.GetLogInfoResponse.head:type_name -> linksgate.v1.LogPosition
-	25, // 34: linksgate.v1.GetLogInfoResponse.max_age:type_name -> google.protobuf.Duration
-	3,  // 35: linksgate.v1.GetLogInfoResponse.durability:type_name -> linksgate.v1.Durability
-	22, // 36: linksgate.v1.GetLogInfoResponse.spool:type_name -> linksgate.v1.Spool
-	24, // 37: linksgate.v1.Spool.since:type_name -> google.protobuf.Timestamp
-	5,  // 38: linksgate.v1.NotificationService.Subscribe:input_type -> linksgate.v1.SubscribeRequest
-	16, // 39: linksgate.v1.NotificationService.ListNotifications:input_type -> linksgate.v1.ListNotificationsRequest
-	18, // 40: linksgate.v1.NotificationService.GetNotification:input_type -> linksgate.v1.GetNotificationRequest
-	20, // 41: linksgate.v1.NotificationService.GetLogInfo:input_type -> linksgate.v1.GetLogInfoRequest
-	6,  // 42: linksgate.v1.NotificationService.Subscribe:output_type -> linksgate.v1.SubscribeResponse
-	17, // 43: linksgate.v1.NotificationService.ListNotifications:output_type -> linksgate.v1.ListNotificationsResponse
-	19, // 44: linksgate.v1.NotificationService.GetNotification:output_type -> linksgate.v1.GetNotificationResponse
-	21, // 45: linksgate.v1.NotificationService.GetLogInfo:output_type -> linksgate.v1.GetLogInfoResponse
-	42, // [42:46] is the sub-list for method output_type
-	38, // [38:42] is the sub-list for method input_type
+	21, // 0: linksgate.v1.SubscribeRequest.start:type_name -> linksgate.v1.Start
+	22, // 1: linksgate.v1.SubscribeRequest.filter:type_name -> linksgate.v1.NotificationFilter
+	23, // 2: linksgate.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	0,  // 3: linksgate.v1.SubscribeRequest.on_gap:type_name -> linksgate.v1.GapPolicy
+	5,  // 4: linksgate.v1.SubscribeResponse.confirmed:type_name -> linksgate.v1.SubscriptionConfirmed
+	6,  // 5: linksgate.v1.SubscribeResponse.batch:type_name -> linksgate.v1.NotificationBatch
+	7,  // 6: linksgate.v1.SubscribeResponse.heartbeat:type_name -> linksgate.v1.SubscriptionHeartbeat
+	8,  // 7: linksgate.v1.SubscribeResponse.caught_up:type_name -> linksgate.v1.CaughtUp
+	9,  // 8: linksgate.v1.SubscribeResponse.fell_behind:type_name -> linksgate.v1.FellBehind
+	10, // 9: linksgate.v1.SubscribeResponse.gap:type_name -> linksgate.v1.Gap
+	24, // 10: linksgate.v1.SubscribeResponse.closing:type_name -> linksgate.v1.Closing
+	25, // 11: linksgate.v1.SubscriptionConfirmed.first:type_name -> linksgate.v1.LogPosition
+	25, // 12: linksgate.v1.SubscriptionConfirmed.head:type_name -> linksgate.v1.LogPosition
+	23, // 13: linksgate.v1.SubscriptionConfirmed.heartbeat_interval:type_name -> google.protobuf.Duration
+	0,  // 14: linksgate.v1.SubscriptionConfirmed.on_gap:type_name -> linksgate.v1.GapPolicy
+	26, // 15: linksgate.v1.SubscriptionConfirmed.lag:type_name -> linksgate.v1.Lag
+	27, // 16: linksgate.v1.NotificationBatch.notifications:type_name -> linksgate.v1.Notification
+	28, // 17: linksgate.v1.SubscriptionHeartbeat.now:type_name -> google.protobuf.Timestamp
+	25, // 18: linksgate.v1.SubscriptionHeartbeat.head:type_name -> linksgate.v1.LogPosition
+	26, // 19: linksgate.v1.SubscriptionHeartbeat.lag:type_name -> linksgate.v1.Lag
+	25, // 20: linksgate.v1.CaughtUp.head:type_name -> linksgate.v1.LogPosition
+	26, // 21: linksgate.v1.FellBehind.lag:type_name -> linksgate.v1.Lag
+	1,  // 22: linksgate.v1.Gap.reason:type_name -> linksgate.v1.GapReason
+	21, // 23: linksgate.v1.ListNotificationsRequest.start:type_name -> linksgate.v1.Start
+	22, // 24: linksgate.v1.ListNotificationsRequest.filter:type_name -> linksgate.v1.NotificationFilter
+	27, // 25: linksgate.v1.ListNotificationsResponse.notifications:type_name -> linksgate.v1.Notification
+	27, // 26: linksgate.v1.GetNotificationResponse.notification:type_name -> linksgate.v1.Notification
+	25, // 27: linksgate.v1.GetLogInfoResponse.first:type_name -> linksgate.v1.LogPosition
+	25, // 28: linksgate.v1.GetLogInfoResponse.head:type_name -> linksgate.v1.LogPosition
+	23, // 29: linksgate.v1.GetLogInfoResponse.max_age:type_name -> google.protobuf.Duration
+	2,  // 30: linksgate.v1.GetLogInfoResponse.durability:type_name -> linksgate.v1.LogDurability
+	17, // 31: linksgate.v1.GetLogInfoResponse.spool:type_name -> linksgate.v1.LogSpool
+	28, // 32: linksgate.v1.LogSpool.since:type_name -> google.protobuf.Timestamp
+	20, // 33: linksgate.v1.ListSubscriptionsResponse.subscriptions:type_name -> linksgate.v1.Subscription
+	28, // 34: linksgate.v1.Subscription.started_at:type_name -> google.protobuf.Timestamp
+	22, // 35: linksgate.v1.Subscription.filter:type_name -> linksgate.v1.NotificationFilter
+	26, // 36: linksgate.v1.Subscription.lag:type_name -> linksgate.v1.Lag
+	23, // 37: linksgate.v1.Subscription.blocked:type_name -> google.protobuf.Duration
+	3,  // 38: linksgate.v1.NotificationService.Subscribe:input_type -> linksgate.v1.SubscribeRequest
+	11, // 39: linksgate.v1.NotificationService.ListNotifications:input_type -> linksgate.v1.ListNotificationsRequest
+	13, // 40: linksgate.v1.NotificationService.GetNotification:input_type -> linksgate.v1.GetNotificationRequest
+	15, // 41: linksgate.v1.NotificationService.GetLogInfo:input_type -> linksgate.v1.GetLogInfoRequest
+	18, // 42: linksgate.v1.NotificationService.ListSubscriptions:input_type -> linksgate.v1.ListSubscriptionsRequest
+	4,  // 43: linksgate.v1.NotificationService.Subscribe:output_type -> linksgate.v1.SubscribeResponse
+	12, // 44: linksgate.v1.NotificationService.ListNotifications:output_type -> linksgate.v1.ListNotificationsResponse
+	14, // 45: linksgate.v1.NotificationService.GetNotification:output_type -> linksgate.v1.GetNotificationResponse
+	16, // 46: linksgate.v1.NotificationService.GetLogInfo:output_type -> linksgate.v1.GetLogInfoResponse
+	19, // 47: linksgate.v1.NotificationService.ListSubscriptions:output_type -> linksgate.v1.ListSubscriptionsResponse
+	43, // [43:48] is the sub-list for method output_type
+	38, // [38:43] is the sub-list for method input_type
 	38, // [38:38] is the sub-list for extension type_name
 	38, // [38:38] is the sub-list for extension extendee
 	0,  // [0:38] is the sub-list for field type_name
@@ -2046,16 +1827,14 @@ func file_linksgate_v1_notification_service_proto_init() {
 	if File_linksgate_v1_notification_service_proto != nil {
 		return
 	}
+	file_linksgate_v1_closing_proto_init()
+	file_linksgate_v1_log_proto_init()
 	file_linksgate_v1_notification_proto_init()
-	file_linksgate_v1_notification_service_proto_msgTypes[1].OneofWrappers = []any{
-		(*SubscribeRequest_Latest)(nil),
-		(*SubscribeRequest_Earliest)(nil),
-		(*SubscribeRequest_After)(nil),
-		(*SubscribeRequest_Since)(nil),
+	file_linksgate_v1_notification_service_proto_msgTypes[0].OneofWrappers = []any{
 		(*SubscribeRequest_UntilHead)(nil),
 		(*SubscribeRequest_UntilToken)(nil),
 	}
-	file_linksgate_v1_notification_service_proto_msgTypes[2].OneofWrappers = []any{
+	file_linksgate_v1_notification_service_proto_msgTypes[1].OneofWrappers = []any{
 		(*SubscribeResponse_Confirmed)(nil),
 		(*SubscribeResponse_Batch)(nil),
 		(*SubscribeResponse_Heartbeat)(nil),
@@ -2064,18 +1843,13 @@ func file_linksgate_v1_notification_service_proto_init() {
 		(*SubscribeResponse_Gap)(nil),
 		(*SubscribeResponse_Closing)(nil),
 	}
-	file_linksgate_v1_notification_service_proto_msgTypes[12].OneofWrappers = []any{
-		(*ListNotificationsRequest_Earliest)(nil),
-		(*ListNotificationsRequest_After)(nil),
-		(*ListNotificationsRequest_Since)(nil),
-	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linksgate_v1_notification_service_proto_rawDesc), len(file_linksgate_v1_notification_service_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   19,
+			NumEnums:      3,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,39 +23,45 @@ const (
 	NotificationService_ListNotifications_FullMethodName = "/linksgate.v1.NotificationService/ListNotifications"
 	NotificationService_GetNotification_FullMethodName   = "/linksgate.v1.NotificationService/GetNotification"
 	NotificationService_GetLogInfo_FullMethodName        = "/linksgate.v1.NotificationService/GetLogInfo"
+	NotificationService_ListSubscriptions_FullMethodName = "/linksgate.v1.NotificationService/ListSubscriptions"
 )
 
 // NotificationServiceClient is the client API for NotificationService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// NotificationService reads the log of notifications: live, or from any point in the past that is still retained, always
-// in the order of the log.
+// NotificationService reads the log of notifications: live, or from any point in the past that is
+// still retained, always in the order of the log.
 //
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type NotificationServiceClient interface {
-	// Subscribe streams notifications until the client cancels, `until` is reached, or the gateway ends the stream.
-	// The first frame, Confirmed, comes at once, also on an empty log. A client that remembers the token of the last frame
-	// it handled and passes it as `after` continues exactly there, over reconnects and restarts of either side.
+	// Subscribe streams notifications until the client cancels, `until` is reached, or the gateway
+	// ends the stream. The first frame, Confirmed, comes at once, also on an empty log. A client that
+	// remembers the token of the last frame it handled and passes it as `after` continues exactly
+	// there, over reconnects and restarts of either side.
 	//
-	// Errors: INVALID_ARGUMENT (bad token, filter or duration; BadRequest), OUT_OF_RANGE (the position is no longer retained;
-	// ErrorInfo metadata `first_available_token`), FAILED_PRECONDITION (token of another log), DATA_LOSS (token ahead of the
-	// log's head: the log lost its end), RESOURCE_EXHAUSTED (too many streams; QuotaFailure, RetryInfo), ABORTED (the client
-	// did not read for the send timeout; ErrorInfo metadata `last_token`), UNAVAILABLE (draining, or the log is frozen;
-	// RetryInfo).
+	// Errors: INVALID_ARGUMENT (bad token, filter or duration; BadRequest), OUT_OF_RANGE (the
+	// position is no longer retained; ErrorInfo metadata `first_available_token`),
+	// FAILED_PRECONDITION (token of another log), DATA_LOSS (token ahead of the log's head, or of
+	// another epoch: the log lost its end, or is a restored copy), RESOURCE_EXHAUSTED (too many
+	// streams; QuotaFailure, RetryInfo), ABORTED (the client did not read for the send timeout;
+	// ErrorInfo metadata `last_token`), UNAVAILABLE (draining, or the log is frozen; RetryInfo).
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
-	// ListNotifications returns one page of notifications in log order. It reads a bounded part of the log per call: under a
-	// filter a page can be short or empty while there is a next one.
+	// ListNotifications returns one page of notifications in log order. It reads a bounded part of
+	// the log per call: under a filter a page can be short or empty while there is a next one.
 	//
 	// Errors: as for Subscribe.
 	ListNotifications(ctx context.Context, in *ListNotificationsRequest, opts ...grpc.CallOption) (*ListNotificationsResponse, error)
 	// GetNotification returns one notification by its id.
 	//
-	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (the log has no such notification), OUT_OF_RANGE (it is no longer
-	// retained), FAILED_PRECONDITION (an id of another log).
+	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (the log has no such notification),
+	// OUT_OF_RANGE (it is no longer retained), FAILED_PRECONDITION (an id of another log).
 	GetNotification(ctx context.Context, in *GetNotificationRequest, opts ...grpc.CallOption) (*GetNotificationResponse, error)
-	// GetLogInfo describes the log: its id, extent, retention and durability, and whether it can be written now.
+	// GetLogInfo describes the log: its id, extent, retention and durability, and whether it can be
+	// written now.
 	GetLogInfo(ctx context.Context, in *GetLogInfoRequest, opts ...grpc.CallOption) (*GetLogInfoResponse, error)
+	// ListSubscriptions says who is subscribed at this gateway, and how far behind.
+	ListSubscriptions(ctx context.Context, in *ListSubscriptionsRequest, opts ...grpc.CallOption) (*ListSubscriptionsResponse, error)
 }
 
 type notificationServiceClient struct {
@@ -115,37 +121,52 @@ func (c *notificationServiceClient) GetLogInfo(ctx context.Context, in *GetLogIn
 	return out, nil
 }
 
+func (c *notificationServiceClient) ListSubscriptions(ctx context.Context, in *ListSubscriptionsRequest, opts ...grpc.CallOption) (*ListSubscriptionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSubscriptionsResponse)
+	err := c.cc.Invoke(ctx, NotificationService_ListSubscriptions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NotificationServiceServer is the server API for NotificationService service.
 // All implementations must embed UnimplementedNotificationServiceServer
 // for forward compatibility.
 //
-// NotificationService reads the log of notifications: live, or from any point in the past that is still retained, always
-// in the order of the log.
+// NotificationService reads the log of notifications: live, or from any point in the past that is
+// still retained, always in the order of the log.
 //
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type NotificationServiceServer interface {
-	// Subscribe streams notifications until the client cancels, `until` is reached, or the gateway ends the stream.
-	// The first frame, Confirmed, comes at once, also on an empty log. A client that remembers the token of the last frame
-	// it handled and passes it as `after` continues exactly there, over reconnects and restarts of either side.
+	// Subscribe streams notifications until the client cancels, `until` is reached, or the gateway
+	// ends the stream. The first frame, Confirmed, comes at once, also on an empty log. A client that
+	// remembers the token of the last frame it handled and passes it as `after` continues exactly
+	// there, over reconnects and restarts of either side.
 	//
-	// Errors: INVALID_ARGUMENT (bad token, filter or duration; BadRequest), OUT_OF_RANGE (the position is no longer retained;
-	// ErrorInfo metadata `first_available_token`), FAILED_PRECONDITION (token of another log), DATA_LOSS (token ahead of the
-	// log's head: the log lost its end), RESOURCE_EXHAUSTED (too many streams; QuotaFailure, RetryInfo), ABORTED (the client
-	// did not read for the send timeout; ErrorInfo metadata `last_token`), UNAVAILABLE (draining, or the log is frozen;
-	// RetryInfo).
+	// Errors: INVALID_ARGUMENT (bad token, filter or duration; BadRequest), OUT_OF_RANGE (the
+	// position is no longer retained; ErrorInfo metadata `first_available_token`),
+	// FAILED_PRECONDITION (token of another log), DATA_LOSS (token ahead of the log's head, or of
+	// another epoch: the log lost its end, or is a restored copy), RESOURCE_EXHAUSTED (too many
+	// streams; QuotaFailure, RetryInfo), ABORTED (the client did not read for the send timeout;
+	// ErrorInfo metadata `last_token`), UNAVAILABLE (draining, or the log is frozen; RetryInfo).
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
-	// ListNotifications returns one page of notifications in log order. It reads a bounded part of the log per call: under a
-	// filter a page can be short or empty while there is a next one.
+	// ListNotifications returns one page of notifications in log order. It reads a bounded part of
+	// the log per call: under a filter a page can be short or empty while there is a next one.
 	//
 	// Errors: as for Subscribe.
 	ListNotifications(context.Context, *ListNotificationsRequest) (*ListNotificationsResponse, error)
 	// GetNotification returns one notification by its id.
 	//
-	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (the log has no such notification), OUT_OF_RANGE (it is no longer
-	// retained), FAILED_PRECONDITION (an id of another log).
+	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (the log has no such notification),
+	// OUT_OF_RANGE (it is no longer retained), FAILED_PRECONDITION (an id of another log).
 	GetNotification(context.Context, *GetNotificationRequest) (*GetNotificationResponse, error)
-	// GetLogInfo describes the log: its id, extent, retention and durability, and whether it can be written now.
+	// GetLogInfo describes the log: its id, extent, retention and durability, and whether it can be
+	// written now.
 	GetLogInfo(context.Context, *GetLogInfoRequest) (*GetLogInfoResponse, error)
+	// ListSubscriptions says who is subscribed at this gateway, and how far behind.
+	ListSubscriptions(context.Context, *ListSubscriptionsRequest) (*ListSubscriptionsResponse, error)
 	mustEmbedUnimplementedNotificationServiceServer()
 }
 
@@ -167,6 +188,9 @@ func (UnimplementedNotificationServiceServer) GetNotification(context.Context, *
 }
 func (UnimplementedNotificationServiceServer) GetLogInfo(context.Context, *GetLogInfoRequest) (*GetLogInfoResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetLogInfo not implemented")
+}
+func (UnimplementedNotificationServiceServer) ListSubscriptions(context.Context, *ListSubscriptionsRequest) (*ListSubscriptionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSubscriptions not implemented")
 }
 func (UnimplementedNotificationServiceServer) mustEmbedUnimplementedNotificationServiceServer() {}
 func (UnimplementedNotificationServiceServer) testEmbeddedByValue()                             {}
@@ -254,6 +278,24 @@ func _NotificationService_GetLogInfo_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NotificationService_ListSubscriptions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSubscriptionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NotificationServiceServer).ListSubscriptions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NotificationService_ListSubscriptions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NotificationServiceServer).ListSubscriptions(ctx, req.(*ListSubscriptionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NotificationService_ServiceDesc is the grpc.ServiceDesc for NotificationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -272,6 +314,10 @@ var NotificationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetLogInfo",
 			Handler:    _NotificationService_GetLogInfo_Handler,
+		},
+		{
+			MethodName: "ListSubscriptions",
+			Handler:    _NotificationService_ListSubscriptions_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -96,7 +96,8 @@ const (
 	ReleaseOutcome_RELEASE_OUTCOME_UNSPECIFIED ReleaseOutcome = 0
 	// It is in the log now, and no longer in quarantine.
 	ReleaseOutcome_RELEASE_OUTCOME_RELEASED ReleaseOutcome = 1
-	// It was in the log already, from an earlier release that did not finish; it is no longer in quarantine.
+	// It was in the log already, from an earlier release that did not finish; it is no longer in
+	// quarantine.
 	ReleaseOutcome_RELEASE_OUTCOME_ALREADY_RELEASED ReleaseOutcome = 2
 	// The log holds a copy that was accepted in the meantime; it is no longer in quarantine.
 	ReleaseOutcome_RELEASE_OUTCOME_DUPLICATE ReleaseOutcome = 3
@@ -159,7 +160,7 @@ type QuarantineEntry struct {
 	// The account whose URL it was sent to.
 	Account string `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
 	// The kind whose URL it was sent to.
-	Kind Kind `protobuf:"varint,4,opt,name=kind,proto3,enum=linksgate.v1.Kind" json:"kind,omitempty"`
+	Kind NotificationKind `protobuf:"varint,4,opt,name=kind,proto3,enum=linksgate.v1.NotificationKind" json:"kind,omitempty"`
 	// Why it was refused.
 	Reason QuarantineReason `protobuf:"varint,5,opt,name=reason,proto3,enum=linksgate.v1.QuarantineReason" json:"reason,omitempty"`
 	// Why, for a person to read. Never holds a secret.
@@ -167,7 +168,7 @@ type QuarantineEntry struct {
 	// Address that it came from.
 	SourceAddress string `protobuf:"bytes,7,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
 	// The request headers that matter: every `x-lf-*` header and the content type.
-	Headers []*Header `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`
+	Headers []*RequestHeader `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`
 	// The request body, exactly as received.
 	//
 	// Types that are valid to be assigned to Raw:
@@ -236,11 +237,11 @@ func (x *QuarantineEntry) GetAccount() string {
 	return ""
 }
 
-func (x *QuarantineEntry) GetKind() Kind {
+func (x *QuarantineEntry) GetKind() NotificationKind {
 	if x != nil {
 		return x.Kind
 	}
-	return Kind_KIND_UNSPECIFIED
+	return NotificationKind_NOTIFICATION_KIND_UNSPECIFIED
 }
 
 func (x *QuarantineEntry) GetReason() QuarantineReason {
@@ -264,7 +265,7 @@ func (x *QuarantineEntry) GetSourceAddress() string {
 	return ""
 }
 
-func (x *QuarantineEntry) GetHeaders() []*Header {
+func (x *QuarantineEntry) GetHeaders() []*RequestHeader {
 	if x != nil {
 		return x.Headers
 	}
@@ -416,11 +417,11 @@ type ListQuarantineEntriesRequest struct {
 	// Only entries of these accounts. Empty: all. At most 100.
 	Accounts []string `protobuf:"bytes,2,rep,name=accounts,proto3" json:"accounts,omitempty"`
 	// Only entries of these kinds. Empty: all.
-	Kinds []Kind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=linksgate.v1.Kind" json:"kinds,omitempty"`
+	Kinds []NotificationKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=linksgate.v1.NotificationKind" json:"kinds,omitempty"`
 	// Only entries received at or after this time.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
 	// Most entries to return; not set: 100. Over 1000 counts as 1000. Pages end early at 2 MiB.
-	PageSize uint32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageSize int32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// `next_page_token` of the previous page.
 	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -471,7 +472,7 @@ func (x *ListQuarantineEntriesRequest) GetAccounts() []string {
 	return nil
 }
 
-func (x *ListQuarantineEntriesRequest) GetKinds() []Kind {
+func (x *ListQuarantineEntriesRequest) GetKinds() []NotificationKind {
 	if x != nil {
 		return x.Kinds
 	}
@@ -485,7 +486,7 @@ func (x *ListQuarantineEntriesRequest) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *ListQuarantineEntriesRequest) GetPageSize() uint32 {
+func (x *ListQuarantineEntriesRequest) GetPageSize() int32 {
 	if x != nil {
 		return x.PageSize
 	}
@@ -502,7 +503,8 @@ func (x *ListQuarantineEntriesRequest) GetPageToken() string {
 // ListQuarantineEntriesResponse is one page.
 type ListQuarantineEntriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The entries, in the order of arrival, bodies included. Can be empty while `next_page_token` is set.
+	// The entries, in the order of arrival, bodies included. Can be empty while `next_page_token` is
+	// set.
 	Entries []*QuarantineEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	// Token of the next page. Empty when there is none.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
@@ -651,8 +653,8 @@ type ReleaseQuarantineEntryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// `QuarantineEntry.id`.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Release it although it does not verify; the notification is marked VERIFICATION_STATUS_FORCED. An entry that does verify
-	// is released as verified all the same.
+	// Release it although it does not verify; the notification is marked VERIFICATION_STATUS_FORCED.
+	// An entry that does verify is released as verified all the same.
 	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	// Only say what would happen.
 	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
@@ -908,11 +910,11 @@ func (*GetQuarantineInfoRequest) Descriptor() ([]byte, []int) {
 type GetQuarantineInfoResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Entries in quarantine.
-	Entries uint64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
+	Entries int64 `protobuf:"varint,1,opt,name=entries,proto3" json:"entries,omitempty"`
 	// Bytes that they take on disk.
-	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Size at which the oldest entries are deleted.
-	MaxBytes uint64 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	MaxBytes int64 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
 	// Age at which entries are deleted.
 	MaxAge *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// Arrival of the oldest entry. Not set when there is none.
@@ -951,21 +953,21 @@ func (*GetQuarantineInfoResponse) Descriptor() ([]byte, []int) {
 	return file_linksgate_v1_quarantine_service_proto_rawDescGZIP(), []int{11}
 }
 
-func (x *GetQuarantineInfoResponse) GetEntries() uint64 {
+func (x *GetQuarantineInfoResponse) GetEntries() int64 {
 	if x != nil {
 		return x.Entries
 	}
 	return 0
 }
 
-func (x *GetQuarantineInfoResponse) GetBytes() uint64 {
+func (x *GetQuarantineInfoResponse) GetBytes() int64 {
 	if x != nil {
 		return x.Bytes
 	}
 	return 0
 }
 
-func (x *GetQuarantineInfoResponse) GetMaxBytes() uint64 {
+func (x *GetQuarantineInfoResponse) GetMaxBytes() int64 {
 	if x != nil {
 		return x.MaxBytes
 	}
@@ -990,17 +992,17 @@ var File_linksgate_v1_quarantine_service_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\n" +
-	"%linksgate/v1/quarantine_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xa9\x04\n" +
+	"%linksgate/v1/quarantine_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xbc\x04\n" +
 	"\x0fQuarantineEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vreceived_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12\x18\n" +
-	"\aaccount\x18\x03 \x01(\tR\aaccount\x12&\n" +
-	"\x04kind\x18\x04 \x01(\x0e2\x12.linksgate.v1.KindR\x04kind\x126\n" +
+	"\aaccount\x18\x03 \x01(\tR\aaccount\x122\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1e.linksgate.v1.NotificationKindR\x04kind\x126\n" +
 	"\x06reason\x18\x05 \x01(\x0e2\x1e.linksgate.v1.QuarantineReasonR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x06 \x01(\tR\x06detail\x12%\n" +
-	"\x0esource_address\x18\a \x01(\tR\rsourceAddress\x12.\n" +
-	"\aheaders\x18\b \x03(\v2\x14.linksgate.v1.HeaderR\aheaders\x12\x14\n" +
+	"\x0esource_address\x18\a \x01(\tR\rsourceAddress\x125\n" +
+	"\aheaders\x18\b \x03(\v2\x1b.linksgate.v1.RequestHeaderR\aheaders\x12\x14\n" +
 	"\x04body\x18\t \x01(\tH\x00R\x04body\x12\x1f\n" +
 	"\n" +
 	"body_bytes\x18\n" +
@@ -1014,13 +1016,13 @@ const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x1f\n" +
 	"\vsecret_name\x18\x03 \x01(\tR\n" +
 	"secretName\x12\x18\n" +
-	"\areading\x18\x04 \x01(\tR\areading\"\x8c\x02\n" +
+	"\areading\x18\x04 \x01(\tR\areading\"\x98\x02\n" +
 	"\x1cListQuarantineEntriesRequest\x128\n" +
 	"\areasons\x18\x01 \x03(\x0e2\x1e.linksgate.v1.QuarantineReasonR\areasons\x12\x1a\n" +
-	"\baccounts\x18\x02 \x03(\tR\baccounts\x12(\n" +
-	"\x05kinds\x18\x03 \x03(\x0e2\x12.linksgate.v1.KindR\x05kinds\x120\n" +
+	"\baccounts\x18\x02 \x03(\tR\baccounts\x124\n" +
+	"\x05kinds\x18\x03 \x03(\x0e2\x1e.linksgate.v1.NotificationKindR\x05kinds\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
-	"\tpage_size\x18\x05 \x01(\rR\bpageSize\x12\x1d\n" +
+	"\tpage_size\x18\x05 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x06 \x01(\tR\tpageToken\"\x80\x01\n" +
 	"\x1dListQuarantineEntriesResponse\x127\n" +
@@ -1044,9 +1046,9 @@ const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\x1cPurgeQuarantineEntryResponse\"\x1a\n" +
 	"\x18GetQuarantineInfoRequest\"\xe6\x01\n" +
 	"\x19GetQuarantineInfoResponse\x12\x18\n" +
-	"\aentries\x18\x01 \x01(\x04R\aentries\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x1b\n" +
-	"\tmax_bytes\x18\x03 \x01(\x04R\bmaxBytes\x122\n" +
+	"\aentries\x18\x01 \x01(\x03R\aentries\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1b\n" +
+	"\tmax_bytes\x18\x03 \x01(\x03R\bmaxBytes\x122\n" +
 	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12H\n" +
 	"\x12oldest_received_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10oldestReceivedAt*\xf8\x01\n" +
 	"\x10QuarantineReason\x12!\n" +
@@ -1067,7 +1069,8 @@ const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\x12GetQuarantineEntry\x12'.linksgate.v1.GetQuarantineEntryRequest\x1a(.linksgate.v1.GetQuarantineEntryResponse\x12s\n" +
 	"\x16ReleaseQuarantineEntry\x12+.linksgate.v1.ReleaseQuarantineEntryRequest\x1a,.linksgate.v1.ReleaseQuarantineEntryResponse\x12m\n" +
 	"\x14PurgeQuarantineEntry\x12).linksgate.v1.PurgeQuarantineEntryRequest\x1a*.linksgate.v1.PurgeQuarantineEntryResponse\x12d\n" +
-	"\x11GetQuarantineInfo\x12&.linksgate.v1.GetQuarantineInfoRequest\x1a'.linksgate.v1.GetQuarantineInfoResponseB=Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1b\x06proto3"
+	"\x11GetQuarantineInfo\x12&.linksgate.v1.GetQuarantineInfoRequest\x1a'.linksgate.v1.GetQuarantineInfoResponseB`\n" +
+	"\x10com.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\fLinksgate.V1b\x06proto3"
 
 var (
 	file_linksgate_v1_quarantine_service_proto_rawDescOnce sync.Once
@@ -1099,8 +1102,8 @@ var file_linksgate_v1_quarantine_service_proto_goTypes = []any{
 	(*GetQuarantineInfoRequest)(nil),       // 12: linksgate.v1.GetQuarantineInfoRequest
 	(*GetQuarantineInfoResponse)(nil),      // 13: linksgate.v1.GetQuarantineInfoResponse
 	(*timestamppb.Timestamp)(nil),          // 14: google.protobuf.Timestamp
-	(Kind)(0),                              // 15: linksgate.v1.Kind
-	(*Header)(nil),                         // 16: linksgate.v1.Header
+	(NotificationKind)(0),                  // 15: linksgate.v1.NotificationKind
+	(*RequestHeader)(nil),                  // 16: linksgate.v1.RequestHeader
 	(*TraceContext)(nil),                   // 17: linksgate.v1.TraceContext
 	(SignatureScheme)(0),                   // 18: linksgate.v1.SignatureScheme
 	(*Verification)(nil),                   // 19: linksgate.v1.Verification
@@ -1108,14 +1111,14 @@ var file_linksgate_v1_quarantine_service_proto_goTypes = []any{
 }
 var file_linksgate_v1_quarantine_service_proto_depIdxs = []int32{
 	14, // 0: linksgate.v1.QuarantineEntry.received_at:type_name -> google.protobuf.Timestamp
-	15, // 1: linksgate.v1.QuarantineEntry.kind:type_name -> linksgate.v1.Kind
+	15, // 1: linksgate.v1.QuarantineEntry.kind:type_name -> linksgate.v1.NotificationKind
 	0,  // 2: linksgate.v1.QuarantineEntry.reason:type_name -> linksgate.v1.QuarantineReason
-	16, // 3: linksgate.v1.QuarantineEntry.headers:type_name -> linksgate.v1.Header
+	16, // 3: linksgate.v1.QuarantineEntry.headers:type_name -> linksgate.v1.RequestHeader
 	17, // 4: linksgate.v1.QuarantineEntry.trace_context:type_name -> linksgate.v1.TraceContext
 	3,  // 5: linksgate.v1.QuarantineEntry.attempts:type_name -> linksgate.v1.SignatureAttempt
 	18, // 6: linksgate.v1.SignatureAttempt.scheme:type_name -> linksgate.v1.SignatureScheme
 	0,  // 7: linksgate.v1.ListQuarantineEntriesRequest.reasons:type_name -> linksgate.v1.QuarantineReason
-	15, // 8: linksgate.v1.ListQuarantineEntriesRequest.kinds:type_name -> linksgate.v1.Kind
+	15, // 8: linksgate.v1.ListQuarantineEntriesRequest.kinds:type_name -> linksgate.v1.NotificationKind
 	14, // 9: linksgate.v1.ListQuarantineEntriesRequest.since:type_name -> google.protobuf.Timestamp
 	2,  // 10: linksgate.v1.ListQuarantineEntriesResponse.entries:type_name -> linksgate.v1.QuarantineEntry
 	2,  // 11: linksgate.v1.GetQuarantineEntryResponse.entry:type_name -> linksgate.v1.QuarantineEntry

@@ -30,11 +30,11 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// QuarantineService is for operators. Quarantine keeps every request to a known account and kind that could not be verified or
-// read, so that a notification that Linksfield sends once is not lost because a secret was wrong. It is bounded in size and
-// age; the oldest entries go first.
+// QuarantineService is for operators. Quarantine keeps every request to a known account and kind
+// that could not be verified or read, so that a notification that Linksfield sends once is not lost
+// because a secret was wrong. It is bounded in size and age; the oldest entries go first.
 //
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type QuarantineServiceClient interface {
 	// ListQuarantineEntries returns one page of entries, in the order of arrival.
 	//
@@ -42,11 +42,12 @@ type QuarantineServiceClient interface {
 	ListQuarantineEntries(ctx context.Context, in *ListQuarantineEntriesRequest, opts ...grpc.CallOption) (*ListQuarantineEntriesResponse, error)
 	// GetQuarantineEntry returns one entry, body included.
 	//
-	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (released, purged, or no longer retained), FAILED_PRECONDITION (an id of
-	// another log).
+	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (released, purged, or no longer retained),
+	// FAILED_PRECONDITION (an id of another log).
 	GetQuarantineEntry(ctx context.Context, in *GetQuarantineEntryRequest, opts ...grpc.CallOption) (*GetQuarantineEntryResponse, error)
-	// ReleaseQuarantineEntry verifies an entry again, with the configuration in force now. If it verifies, it is appended to the
-	// log, exactly once however often and from wherever it is released, and leaves the quarantine. If not, it stays.
+	// ReleaseQuarantineEntry verifies an entry again, with the configuration in force now. If it
+	// verifies, it is appended to the log, exactly once however often and from wherever it is
+	// released, and leaves the quarantine. If not, it stays.
 	//
 	// Errors: as for GetQuarantineEntry; UNAVAILABLE (the log cannot be written; release again).
 	ReleaseQuarantineEntry(ctx context.Context, in *ReleaseQuarantineEntryRequest, opts ...grpc.CallOption) (*ReleaseQuarantineEntryResponse, error)
@@ -120,11 +121,11 @@ func (c *quarantineServiceClient) GetQuarantineInfo(ctx context.Context, in *Get
 // All implementations must embed UnimplementedQuarantineServiceServer
 // for forward compatibility.
 //
-// QuarantineService is for operators. Quarantine keeps every request to a known account and kind that could not be verified or
-// read, so that a notification that Linksfield sends once is not lost because a secret was wrong. It is bounded in size and
-// age; the oldest entries go first.
+// QuarantineService is for operators. Quarantine keeps every request to a known account and kind
+// that could not be verified or read, so that a notification that Linksfield sends once is not lost
+// because a secret was wrong. It is bounded in size and age; the oldest entries go first.
 //
-// Every error carries a google.rpc.ErrorInfo with the domain `linksgate` and a stable reason.
+// Every error carries a google.rpc.ErrorInfo: see ErrorReason.
 type QuarantineServiceServer interface {
 	// ListQuarantineEntries returns one page of entries, in the order of arrival.
 	//
@@ -132,11 +133,12 @@ type QuarantineServiceServer interface {
 	ListQuarantineEntries(context.Context, *ListQuarantineEntriesRequest) (*ListQuarantineEntriesResponse, error)
 	// GetQuarantineEntry returns one entry, body included.
 	//
-	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (released, purged, or no longer retained), FAILED_PRECONDITION (an id of
-	// another log).
+	// Errors: INVALID_ARGUMENT (not an id), NOT_FOUND (released, purged, or no longer retained),
+	// FAILED_PRECONDITION (an id of another log).
 	GetQuarantineEntry(context.Context, *GetQuarantineEntryRequest) (*GetQuarantineEntryResponse, error)
-	// ReleaseQuarantineEntry verifies an entry again, with the configuration in force now. If it verifies, it is appended to the
-	// log, exactly once however often and from wherever it is released, and leaves the quarantine. If not, it stays.
+	// ReleaseQuarantineEntry verifies an entry again, with the configuration in force now. If it
+	// verifies, it is appended to the log, exactly once however often and from wherever it is
+	// released, and leaves the quarantine. If not, it stays.
 	//
 	// Errors: as for GetQuarantineEntry; UNAVAILABLE (the log cannot be written; release again).
 	ReleaseQuarantineEntry(context.Context, *ReleaseQuarantineEntryRequest) (*ReleaseQuarantineEntryResponse, error)

@@ -193,7 +193,7 @@ type load struct {
 // send sends a notification to a gateway, and again if the connection broke, as that is what killing it does.
 func (l *load) send(ctx context.Context, client *http.Client, address string, gateway int, n uint64) {
 	sender := simulator.Sender{MD5: signature.Secret{Value: secret}}
-	notification, err := sender.Make(linksgatev1.Kind_KIND_SMS_RECEIVED, n)
+	notification, err := sender.Make(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, n)
 	if err != nil {
 		panic(err)
 	}

@@ -127,7 +127,7 @@ func appendOne(ctx context.Context, log *eventlog.Log, n, size int) (uint64, err
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	position, err := log.Append(ctx, &linksgatev1.Notification{
-		Account: "a", Kind: linksgatev1.Kind_KIND_CUBE, Raw: &linksgatev1.Notification_Body{Body: body(n, size)},
+		Account: "a", Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, Raw: &linksgatev1.Notification_Body{Body: body(n, size)},
 	})
 	return position.Sequence(), err
 }

@@ -179,7 +179,7 @@ func (s *scene) send(count, sims int) {
 
 func sendOne(ctx context.Context, client *http.Client, url string, sender *simulator.Sender, n, sim int) error {
 	body := fmt.Appendf(nil, `{"imsi":"42300%010d","received_at":"2026-01-01T000000","sim_id":"8986022019%010d","text_message":"%d"}`, sim, sim, n)
-	made, err := sender.MakeWithBody(linksgatev1.Kind_KIND_SMS_RECEIVED, body)
+	made, err := sender.MakeWithBody(linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED, body)
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (s *scene) awaitSettled() {
 	s.t.Helper()
 	s.await("the group has settled everything", func() bool {
 		status := s.status()
-		return status.GetOldestUnacknowledged() == nil && status.GetInFlight() == 0 && status.GetRetrying() == 0
+		return status.GetOldestUnsettled() == nil && status.GetInFlight() == 0 && status.GetRetrying() == 0
 	})
 }
 

@@ -24,7 +24,7 @@ type Member struct {
 
 // StartMember starts a process that takes part in a group with a command. More arguments go to consume.
 func StartMember(binary, address, group, name, command string, output io.Writer, more ...string) (*Member, error) {
-	cmd := exec.Command(binary, append([]string{"consume", group, "--address", address, "--client-id", name, "--exec", command}, more...)...)
+	cmd := exec.Command(binary, append([]string{"consume", group, "--address", address, "--client-name", name, "--exec", command}, more...)...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "LINKSGATE_") })
 	cmd.Stdout, cmd.Stderr = output, output
 	// What it leaves running must not keep the output open, or nobody would see that it has ended.

@@ -45,7 +45,7 @@ func NewRecorder(path string) (*Recorder, error) {
 // that it has ended. Writing is one builtin of the shell, of fewer bytes than a pipe takes at once.
 func (r *Recorder) Command(work string) string {
 	line := func(what What) string {
-		return fmt.Sprintf(`echo "%s $LINKSGATE_CLIENT_ID $LINKSGATE_NOTIFICATION_ID" >'%s'`, what, r.Path)
+		return fmt.Sprintf(`echo "%s $LINKSGATE_CLIENT_NAME $LINKSGATE_NOTIFICATION_ID" >'%s'`, what, r.Path)
 	}
 	return line(Began) + "; " + work + "\n" + line(Ended)
 }

@@ -2,11 +2,12 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
-// source: linksgate/v1/group_record.proto
+// source: linksgate/storage/v1/group.proto
 
-package linksgatev1
+package storagev1
 
 import (
+	v1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -27,9 +28,10 @@ const (
 type GroupRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The group, without its status.
-	Group *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
-	// Tells this group at this place from others of its name, and from itself before it was moved. Random.
-	Incarnation []byte `protobuf:"bytes,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Group *v1.Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// Tells this group at this position from others of its name, and from itself before it was moved.
+	// Random.
+	Generation []byte `protobuf:"bytes,2,opt,name=generation,proto3" json:"generation,omitempty"`
 	// Signs its lease tokens. Random, and never served.
 	TokenKey []byte `protobuf:"bytes,3,opt,name=token_key,json=tokenKey,proto3" json:"token_key,omitempty"`
 	// Where the group starts: the sequence of the first notification that it gets.
@@ -40,7 +42,7 @@ type GroupRecord struct {
 
 func (x *GroupRecord) Reset() {
 	*x = GroupRecord{}
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[0]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +54,7 @@ func (x *GroupRecord) String() string {
 func (*GroupRecord) ProtoMessage() {}
 
 func (x *GroupRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[0]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,19 +67,19 @@ func (x *GroupRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupRecord.ProtoReflect.Descriptor instead.
 func (*GroupRecord) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{0}
+	return file_linksgate_storage_v1_group_proto_rawDescGZIP(), []int{0}
 }
 
-func (x *GroupRecord) GetGroup() *Group {
+func (x *GroupRecord) GetGroup() *v1.Group {
 	if x != nil {
 		return x.Group
 	}
 	return nil
 }
 
-func (x *GroupRecord) GetIncarnation() []byte {
+func (x *GroupRecord) GetGeneration() []byte {
 	if x != nil {
-		return x.Incarnation
+		return x.Generation
 	}
 	return nil
 }
@@ -96,7 +98,8 @@ func (x *GroupRecord) GetStartSequence() uint64 {
 	return 0
 }
 
-// BatchProgress is how far a group has come with one record batch, stored when that must outlive the gateway that knows it.
+// BatchProgress is how far a group has come with one record batch, stored when that must outlive
+// the gateway that knows it.
 type BatchProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is known of notifications of the batch. One that is missing was not delivered.
@@ -107,7 +110,7 @@ type BatchProgress struct {
 
 func (x *BatchProgress) Reset() {
 	*x = BatchProgress{}
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[1]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -119,7 +122,7 @@ func (x *BatchProgress) String() string {
 func (*BatchProgress) ProtoMessage() {}
 
 func (x *BatchProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[1]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -132,7 +135,7 @@ func (x *BatchProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchProgress.ProtoReflect.Descriptor instead.
 func (*BatchProgress) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{1}
+	return file_linksgate_storage_v1_group_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *BatchProgress) GetNotifications() []*NotificationProgress {
@@ -147,7 +150,8 @@ type NotificationProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Index of the notification in its record batch.
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
-	// True: acknowledged, parked or filtered out. Nothing else is set then, but for `lease_number` of what was acknowledged.
+	// True: acknowledged, parked or filtered out. Nothing else is set then, but for `lease_number` of
+	// what was acknowledged.
 	Settled bool `protobuf:"varint,2,opt,name=settled,proto3" json:"settled,omitempty"`
 	// How often it was delivered.
 	Attempts uint32 `protobuf:"varint,3,opt,name=attempts,proto3" json:"attempts,omitempty"`
@@ -165,7 +169,7 @@ type NotificationProgress struct {
 
 func (x *NotificationProgress) Reset() {
 	*x = NotificationProgress{}
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[2]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +181,7 @@ func (x *NotificationProgress) String() string {
 func (*NotificationProgress) ProtoMessage() {}
 
 func (x *NotificationProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[2]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +194,7 @@ func (x *NotificationProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NotificationProgress.ProtoReflect.Descriptor instead.
 func (*NotificationProgress) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{2}
+	return file_linksgate_storage_v1_group_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *NotificationProgress) GetIndex() uint32 {
@@ -242,39 +246,39 @@ func (x *NotificationProgress) GetNotBefore() *timestamppb.Timestamp {
 	return nil
 }
 
-// LendingRecord bounds what an ordered group on an embedded log may have lent. It is stored beside the group's progress, ahead of the
-// leases, so that a gateway that dies leaves word of them.
-type LendingRecord struct {
+// LeaseBound bounds what an ordered group may have leased. It is stored beside the group's
+// progress, ahead of the leases, so that the next coordinator knows of them after a crash.
+type LeaseBound struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// No record batch of the log beyond this stream sequence was lent from.
-	Through uint64 `protobuf:"varint,2,opt,name=through,proto3" json:"through,omitempty"`
+	// No record batch of the log beyond this sequence was leased from.
+	Through uint64 `protobuf:"varint,1,opt,name=through,proto3" json:"through,omitempty"`
 	// No lease was given for longer.
-	Lease *durationpb.Duration `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`
-	// True: the gateway stored what it had lent and handed it back. What follows is set only then.
-	Ended bool `protobuf:"varint,4,opt,name=ended,proto3" json:"ended,omitempty"`
-	// Up to which stream sequence of the log the engine had delivered at that time. A place that is before this one was not durable.
-	Delivered uint64 `protobuf:"varint,5,opt,name=delivered,proto3" json:"delivered,omitempty"`
+	Lease *durationpb.Duration `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
+	// True: the gateway stored what it had leased and handed it back. What follows is set only then.
+	Ended bool `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`
+	// Up to which sequence the log had been read at that time.
+	Delivered uint64 `protobuf:"varint,4,opt,name=delivered,proto3" json:"delivered,omitempty"`
 	// The same of what was replayed.
-	DeliveredReplays uint64 `protobuf:"varint,6,opt,name=delivered_replays,json=deliveredReplays,proto3" json:"delivered_replays,omitempty"`
+	DeliveredReplays uint64 `protobuf:"varint,5,opt,name=delivered_replays,json=deliveredReplays,proto3" json:"delivered_replays,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
-func (x *LendingRecord) Reset() {
-	*x = LendingRecord{}
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[3]
+func (x *LeaseBound) Reset() {
+	*x = LeaseBound{}
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *LendingRecord) String() string {
+func (x *LeaseBound) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*LendingRecord) ProtoMessage() {}
+func (*LeaseBound) ProtoMessage() {}
 
-func (x *LendingRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[3]
+func (x *LeaseBound) ProtoReflect() protoreflect.Message {
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -285,40 +289,40 @@ func (x *LendingRecord) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use LendingRecord.ProtoReflect.Descriptor instead.
-func (*LendingRecord) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{3}
+// Deprecated: Use LeaseBound.ProtoReflect.Descriptor instead.
+func (*LeaseBound) Descriptor() ([]byte, []int) {
+	return file_linksgate_storage_v1_group_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *LendingRecord) GetThrough() uint64 {
+func (x *LeaseBound) GetThrough() uint64 {
 	if x != nil {
 		return x.Through
 	}
 	return 0
 }
 
-func (x *LendingRecord) GetLease() *durationpb.Duration {
+func (x *LeaseBound) GetLease() *durationpb.Duration {
 	if x != nil {
 		return x.Lease
 	}
 	return nil
 }
 
-func (x *LendingRecord) GetEnded() bool {
+func (x *LeaseBound) GetEnded() bool {
 	if x != nil {
 		return x.Ended
 	}
 	return false
 }
 
-func (x *LendingRecord) GetDelivered() uint64 {
+func (x *LeaseBound) GetDelivered() uint64 {
 	if x != nil {
 		return x.Delivered
 	}
 	return 0
 }
 
-func (x *LendingRecord) GetDeliveredReplays() uint64 {
+func (x *LeaseBound) GetDeliveredReplays() uint64 {
 	if x != nil {
 		return x.DeliveredReplays
 	}
@@ -329,13 +333,13 @@ func (x *LendingRecord) GetDeliveredReplays() uint64 {
 type ParkedRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The notification as it is in the log, without id, token and sequence.
-	Notification *Notification `protobuf:"bytes,1,opt,name=notification,proto3" json:"notification,omitempty"`
+	Notification *v1.Notification `protobuf:"bytes,1,opt,name=notification,proto3" json:"notification,omitempty"`
 	// Its sequence in the log.
 	Sequence uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// When it was parked.
 	ParkedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=parked_at,json=parkedAt,proto3" json:"parked_at,omitempty"`
 	// Why.
-	Reason ParkReason `protobuf:"varint,4,opt,name=reason,proto3,enum=linksgate.v1.ParkReason" json:"reason,omitempty"`
+	Reason v1.ParkReason `protobuf:"varint,4,opt,name=reason,proto3,enum=linksgate.v1.ParkReason" json:"reason,omitempty"`
 	// Why, in words.
 	Detail string `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
 	// How often it was delivered.
@@ -346,7 +350,7 @@ type ParkedRecord struct {
 
 func (x *ParkedRecord) Reset() {
 	*x = ParkedRecord{}
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[4]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -358,7 +362,7 @@ func (x *ParkedRecord) String() string {
 func (*ParkedRecord) ProtoMessage() {}
 
 func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_linksgate_v1_group_record_proto_msgTypes[4]
+	mi := &file_linksgate_storage_v1_group_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -371,10 +375,10 @@ func (x *ParkedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedRecord.ProtoReflect.Descriptor instead.
 func (*ParkedRecord) Descriptor() ([]byte, []int) {
-	return file_linksgate_v1_group_record_proto_rawDescGZIP(), []int{4}
+	return file_linksgate_storage_v1_group_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *ParkedRecord) GetNotification() *Notification {
+func (x *ParkedRecord) GetNotification() *v1.Notification {
 	if x != nil {
 		return x.Notification
 	}
@@ -395,11 +399,11 @@ func (x *ParkedRecord) GetParkedAt() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *ParkedRecord) GetReason() ParkReason {
+func (x *ParkedRecord) GetReason() v1.ParkReason {
 	if x != nil {
 		return x.Reason
 	}
-	return ParkReason_PARK_REASON_UNSPECIFIED
+	return v1.ParkReason(0)
 }
 
 func (x *ParkedRecord) GetDetail() string {
@@ -416,18 +420,20 @@ func (x *ParkedRecord) GetAttempts() uint32 {
 	return 0
 }
 
-var File_linksgate_v1_group_record_proto protoreflect.FileDescriptor
+var File_linksgate_storage_v1_group_proto protoreflect.FileDescriptor
 
-const file_linksgate_v1_group_record_proto_rawDesc = "" +
+const file_linksgate_storage_v1_group_proto_rawDesc = "" +
 	"\n" +
-	"\x1flinksgate/v1/group_record.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a linksgate/v1/group_service.proto\x1a\x1flinksgate/v1/notification.proto\"\x9e\x01\n" +
+	" linksgate/storage/v1/group.proto\x12\x14linksgate.storage.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18linksgate/v1/group.proto\x1a\x1flinksgate/v1/notification.proto\"\x9c\x01\n" +
 	"\vGroupRecord\x12)\n" +
-	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12 \n" +
-	"\vincarnation\x18\x02 \x01(\fR\vincarnation\x12\x1b\n" +
+	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\fR\n" +
+	"generation\x12\x1b\n" +
 	"\ttoken_key\x18\x03 \x01(\fR\btokenKey\x12%\n" +
-	"\x0estart_sequence\x18\x04 \x01(\x04R\rstartSequence\"Y\n" +
-	"\rBatchProgress\x12H\n" +
-	"\rnotifications\x18\x01 \x03(\v2\".linksgate.v1.NotificationProgressR\rnotifications\"\x99\x02\n" +
+	"\x0estart_sequence\x18\x04 \x01(\x04R\rstartSequence\"a\n" +
+	"\rBatchProgress\x12P\n" +
+	"\rnotifications\x18\x01 \x03(\v2*.linksgate.storage.v1.NotificationProgressR\rnotifications\"\x99\x02\n" +
 	"\x14NotificationProgress\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x18\n" +
 	"\asettled\x18\x02 \x01(\bR\asettled\x12\x1a\n" +
@@ -436,55 +442,57 @@ const file_linksgate_v1_group_record_proto_rawDesc = "" +
 	"\fleased_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vleasedUntil\x12!\n" +
 	"\flease_number\x18\x06 \x01(\x06R\vleaseNumber\x129\n" +
 	"\n" +
-	"not_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\xc1\x01\n" +
-	"\rLendingRecord\x12\x18\n" +
-	"\athrough\x18\x02 \x01(\x04R\athrough\x12/\n" +
-	"\x05lease\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x14\n" +
-	"\x05ended\x18\x04 \x01(\bR\x05ended\x12\x1c\n" +
-	"\tdelivered\x18\x05 \x01(\x04R\tdelivered\x12+\n" +
-	"\x11delivered_replays\x18\x06 \x01(\x04R\x10deliveredReplaysJ\x04\b\x01\x10\x02\"\x89\x02\n" +
+	"not_before\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\"\xb8\x01\n" +
+	"\n" +
+	"LeaseBound\x12\x18\n" +
+	"\athrough\x18\x01 \x01(\x04R\athrough\x12/\n" +
+	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x1c\n" +
+	"\tdelivered\x18\x04 \x01(\x04R\tdelivered\x12+\n" +
+	"\x11delivered_replays\x18\x05 \x01(\x04R\x10deliveredReplays\"\x89\x02\n" +
 	"\fParkedRecord\x12>\n" +
 	"\fnotification\x18\x01 \x01(\v2\x1a.linksgate.v1.NotificationR\fnotification\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x127\n" +
 	"\tparked_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bparkedAt\x120\n" +
 	"\x06reason\x18\x04 \x01(\x0e2\x18.linksgate.v1.ParkReasonR\x06reason\x12\x16\n" +
 	"\x06detail\x18\x05 \x01(\tR\x06detail\x12\x1a\n" +
-	"\battempts\x18\x06 \x01(\rR\battemptsB=Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1b\x06proto3"
+	"\battempts\x18\x06 \x01(\rR\battemptsBv\n" +
+	"\x18com.linksgate.storage.v1P\x01ZAgithub.com/linksgate/linksgate/gen/linksgate/storage/v1;storagev1\xaa\x02\x14Linksgate.Storage.V1b\x06proto3"
 
 var (
-	file_linksgate_v1_group_record_proto_rawDescOnce sync.Once
-	file_linksgate_v1_group_record_proto_rawDescData []byte
+	file_linksgate_storage_v1_group_proto_rawDescOnce sync.Once
+	file_linksgate_storage_v1_group_proto_rawDescData []byte
 )
 
-func file_linksgate_v1_group_record_proto_rawDescGZIP() []byte {
-	file_linksgate_v1_group_record_proto_rawDescOnce.Do(func() {
-		file_linksgate_v1_group_record_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_linksgate_v1_group_record_proto_rawDesc), len(file_linksgate_v1_group_record_proto_rawDesc)))
+func file_linksgate_storage_v1_group_proto_rawDescGZIP() []byte {
+	file_linksgate_storage_v1_group_proto_rawDescOnce.Do(func() {
+		file_linksgate_storage_v1_group_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_linksgate_storage_v1_group_proto_rawDesc), len(file_linksgate_storage_v1_group_proto_rawDesc)))
 	})
-	return file_linksgate_v1_group_record_proto_rawDescData
+	return file_linksgate_storage_v1_group_proto_rawDescData
 }
 
-var file_linksgate_v1_group_record_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
-var file_linksgate_v1_group_record_proto_goTypes = []any{
-	(*GroupRecord)(nil),           // 0: linksgate.v1.GroupRecord
-	(*BatchProgress)(nil),         // 1: linksgate.v1.BatchProgress
-	(*NotificationProgress)(nil),  // 2: linksgate.v1.NotificationProgress
-	(*LendingRecord)(nil),         // 3: linksgate.v1.LendingRecord
-	(*ParkedRecord)(nil),          // 4: linksgate.v1.ParkedRecord
-	(*Group)(nil),                 // 5: linksgate.v1.Group
+var file_linksgate_storage_v1_group_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_linksgate_storage_v1_group_proto_goTypes = []any{
+	(*GroupRecord)(nil),           // 0: linksgate.storage.v1.GroupRecord
+	(*BatchProgress)(nil),         // 1: linksgate.storage.v1.BatchProgress
+	(*NotificationProgress)(nil),  // 2: linksgate.storage.v1.NotificationProgress
+	(*LeaseBound)(nil),            // 3: linksgate.storage.v1.LeaseBound
+	(*ParkedRecord)(nil),          // 4: linksgate.storage.v1.ParkedRecord
+	(*v1.Group)(nil),              // 5: linksgate.v1.Group
 	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
-	(*Notification)(nil),          // 8: linksgate.v1.Notification
-	(ParkReason)(0),               // 9: linksgate.v1.ParkReason
+	(*v1.Notification)(nil),       // 8: linksgate.v1.Notification
+	(v1.ParkReason)(0),            // 9: linksgate.v1.ParkReason
 }
-var file_linksgate_v1_group_record_proto_depIdxs = []int32{
-	5, // 0: linksgate.v1.GroupRecord.group:type_name -> linksgate.v1.Group
-	2, // 1: linksgate.v1.BatchProgress.notifications:type_name -> linksgate.v1.NotificationProgress
-	6, // 2: linksgate.v1.NotificationProgress.leased_until:type_name -> google.protobuf.Timestamp
-	6, // 3: linksgate.v1.NotificationProgress.not_before:type_name -> google.protobuf.Timestamp
-	7, // 4: linksgate.v1.LendingRecord.lease:type_name -> google.protobuf.Duration
-	8, // 5: linksgate.v1.ParkedRecord.notification:type_name -> linksgate.v1.Notification
-	6, // 6: linksgate.v1.ParkedRecord.parked_at:type_name -> google.protobuf.Timestamp
-	9, // 7: linksgate.v1.ParkedRecord.reason:type_name -> linksgate.v1.ParkReason
+var file_linksgate_storage_v1_group_proto_depIdxs = []int32{
+	5, // 0: linksgate.storage.v1.GroupRecord.group:type_name -> linksgate.v1.Group
+	2, // 1: linksgate.storage.v1.BatchProgress.notifications:type_name -> linksgate.storage.v1.NotificationProgress
+	6, // 2: linksgate.storage.v1.NotificationProgress.leased_until:type_name -> google.protobuf.Timestamp
+	6, // 3: linksgate.storage.v1.NotificationProgress.not_before:type_name -> google.protobuf.Timestamp
+	7, // 4: linksgate.storage.v1.LeaseBound.lease:type_name -> google.protobuf.Duration
+	8, // 5: linksgate.storage.v1.ParkedRecord.notification:type_name -> linksgate.v1.Notification
+	6, // 6: linksgate.storage.v1.ParkedRecord.parked_at:type_name -> google.protobuf.Timestamp
+	9, // 7: linksgate.storage.v1.ParkedRecord.reason:type_name -> linksgate.v1.ParkReason
 	8, // [8:8] is the sub-list for method output_type
 	8, // [8:8] is the sub-list for method input_type
 	8, // [8:8] is the sub-list for extension type_name
@@ -492,28 +500,26 @@ var file_linksgate_v1_group_record_proto_depIdxs = []int32{
 	0, // [0:8] is the sub-list for field type_name
 }
 
-func init() { file_linksgate_v1_group_record_proto_init() }
-func file_linksgate_v1_group_record_proto_init() {
-	if File_linksgate_v1_group_record_proto != nil {
+func init() { file_linksgate_storage_v1_group_proto_init() }
+func file_linksgate_storage_v1_group_proto_init() {
+	if File_linksgate_storage_v1_group_proto != nil {
 		return
 	}
-	file_linksgate_v1_group_service_proto_init()
-	file_linksgate_v1_notification_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linksgate_v1_group_record_proto_rawDesc), len(file_linksgate_v1_group_record_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_linksgate_storage_v1_group_proto_rawDesc), len(file_linksgate_storage_v1_group_proto_rawDesc)),
 			NumEnums:      0,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_linksgate_v1_group_record_proto_goTypes,
-		DependencyIndexes: file_linksgate_v1_group_record_proto_depIdxs,
-		MessageInfos:      file_linksgate_v1_group_record_proto_msgTypes,
+		GoTypes:           file_linksgate_storage_v1_group_proto_goTypes,
+		DependencyIndexes: file_linksgate_storage_v1_group_proto_depIdxs,
+		MessageInfos:      file_linksgate_storage_v1_group_proto_msgTypes,
 	}.Build()
-	File_linksgate_v1_group_record_proto = out.File
-	file_linksgate_v1_group_record_proto_goTypes = nil
-	file_linksgate_v1_group_record_proto_depIdxs = nil
+	File_linksgate_storage_v1_group_proto = out.File
+	file_linksgate_storage_v1_group_proto_goTypes = nil
+	file_linksgate_storage_v1_group_proto_depIdxs = nil
 }
