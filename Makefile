@@ -2,7 +2,7 @@
 BUF    = go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 LINT   = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build demo demo-cluster test test-web test-docs faults faults-short faults-cluster groups lint generate check-generated breaking bench bench-start bench-restart corruption \
+.PHONY: build demo demo-cluster test test-web test-docs faults faults-short faults-cluster groups clients lint generate check-generated breaking bench bench-start bench-restart corruption \
 	fuzz clean
 
 build:
@@ -53,6 +53,11 @@ groups:
 ## corruption: flips every byte of every file of small logs and tables, one at a time, and cuts each file at every byte; ten minutes
 corruption:
 	go test -count 1 -timeout 0 -run 'Flipped|LostItsEnd' ./server/store/disk -every-byte
+
+## clients: each client through the conformance suite; LANGUAGES names some of go, python, typescript, java, rust, or all
+LANGUAGES ?= all
+clients:
+	go test -count 1 -timeout 15m ./clients/conformance -languages $(LANGUAGES)
 
 ## lint: Go, protos, formatting, module file
 lint:
