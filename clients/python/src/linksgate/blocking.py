@@ -57,14 +57,20 @@ class Client:
         self._await(run())
 
     def _await(self, coroutine: Any) -> Any:
+        ended = threading.Event()
+
         async def awaited() -> Any:
-            return await coroutine
+            try:
+                return await coroutine
+            finally:
+                ended.set()
 
         future = asyncio.run_coroutine_threadsafe(awaited(), self._loop)
         try:
             return future.result()
         except BaseException:
-            future.cancel()
+            if future.cancel():  # interrupted: what follows needs it to have ended
+                ended.wait(5)
             raise
 
     def close(self) -> None:
