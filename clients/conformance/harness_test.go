@@ -33,7 +33,7 @@ var commands = map[string]command{
 	"python":     {[]string{"python/conformance/build.sh", "BIN/python"}, []string{"BIN/python/bin/python", "python/conformance/harness.py"}},
 	"typescript": {[]string{"typescript/conformance/build.sh"}, []string{"node", "typescript/dist/conformance/harness.js"}},
 	"java":       {[]string{"java/conformance/build.sh"}, []string{"java/conformance/run.sh"}},
-	"rust":       {[]string{"rust/conformance/build.sh", "BIN/rust"}, []string{"BIN/rust/debug/examples/harness"}},
+	"rust":       {[]string{"rust/conformance/build.sh", "BIN/rust"}, []string{"BIN/rust"}},
 }
 
 // each runs a scenario for each language.
