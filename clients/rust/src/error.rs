@@ -34,25 +34,25 @@ impl std::fmt::Display for Refusal {
 pub enum Error {
     /// The position is no longer retained; `first_available_token` is where the log begins.
     #[error("expired: {0}")]
-    Expired(Refusal),
+    Expired(Box<Refusal>),
     /// Notifications are corrupt, or the log lost its end, or is a copy that was restored.
     #[error("data loss: {0}")]
-    DataLoss(Refusal),
+    DataLoss(Box<Refusal>),
     /// The token is of another log.
     #[error("another log: {0}")]
-    OtherLog(Refusal),
+    OtherLog(Box<Refusal>),
     /// The gateway does not take the request; `fields` says why.
     #[error("invalid request: {0}")]
-    InvalidRequest(Refusal),
+    InvalidRequest(Box<Refusal>),
     /// The credential is missing, unknown, or lacks a right.
     #[error("permission denied: {0}")]
-    PermissionDenied(Refusal),
+    PermissionDenied(Box<Refusal>),
     /// There is no such group.
     #[error("not found: {0}")]
-    NotFound(Refusal),
+    NotFound(Box<Refusal>),
     /// What is at the address does not have this service.
     #[error("unsupported: {0}")]
-    Unsupported(Refusal),
+    Unsupported(Box<Refusal>),
     /// The options cannot be meant.
     #[error("{0}")]
     Options(String),
@@ -99,7 +99,7 @@ pub(crate) fn refused(status: &Status) -> Option<Error> {
     let info = details.error_info().filter(|info| info.domain == DOMAIN);
     let metadata = info.map(|info| &info.metadata);
     let violations = details.bad_request().map(|r| r.field_violations.as_slice());
-    Some(kind(Refusal {
+    Some(kind(Box::new(Refusal {
         message: status.message().to_owned(),
         reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
         first_available_token: metadata
@@ -110,7 +110,7 @@ pub(crate) fn refused(status: &Status) -> Option<Error> {
             .iter()
             .map(|v| (v.field.clone(), v.description.clone()))
             .collect(),
-    }))
+    })))
 }
 
 /// How long a gateway asks to wait, by an error.

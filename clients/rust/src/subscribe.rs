@@ -339,7 +339,9 @@ fn gap_error(gap: &Gap, token: String) -> Error {
         ..Default::default()
     };
     match gap.reason() {
-        GapReason::Expired => Error::Expired(refusal("notifications have expired", "EXPIRED")),
-        _ => Error::DataLoss(refusal("notifications are corrupt", "CORRUPT")),
+        GapReason::Expired => {
+            Error::Expired(Box::new(refusal("notifications have expired", "EXPIRED")))
+        }
+        _ => Error::DataLoss(Box::new(refusal("notifications are corrupt", "CORRUPT"))),
     }
 }
