@@ -74,7 +74,7 @@ func TestRefusedRequestsToKnownURLsAreKept(t *testing.T) {
 			t.Fatalf("%v: %d entries more; want one", tt.reason, len(entries))
 		}
 		e := entries[0]
-		body := e.GetBody() + string(e.GetBodyBytes())
+		body := e.GetBody() + string(e.GetBinaryBody())
 		if e.GetReason() != tt.reason || body != tt.body || e.GetContentDigest() != digest(tt.body) || e.GetAccount() != "acme" ||
 			e.GetSourceAddress() != "127.0.0.1" || e.GetDetail() == "" {
 			t.Errorf("%v is kept as %v", tt.reason, e)

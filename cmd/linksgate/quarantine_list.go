@@ -79,8 +79,8 @@ func sourceText(address string) string {
 }
 
 func bodyOf(e *linksgatev1.QuarantineEntry) string {
-	if raw, ok := e.GetRaw().(*linksgatev1.QuarantineEntry_BodyBytes); ok {
-		return string(raw.BodyBytes)
+	if raw, ok := e.GetRaw().(*linksgatev1.QuarantineEntry_BinaryBody); ok {
+		return string(raw.BinaryBody)
 	}
 	return e.GetBody()
 }

@@ -282,7 +282,7 @@ func TestQuarantineListShowsWhatTheFiltersSelect(t *testing.T) {
 	}
 	e := new(linksgatev1.QuarantineEntry)
 	if err := protojson.Unmarshal([]byte(runs(t, exitOK, "quarantine", "show", "--json", all[2].GetId())), e); err != nil ||
-		string(e.GetBodyBytes()) != "{\x1b[31m\xff\n\u202e" {
+		string(e.GetBinaryBody()) != "{\x1b[31m\xff\n\u202e" {
 		t.Errorf("show --json: %v %v", e, err)
 	}
 }

@@ -111,7 +111,7 @@ func (d Digest) String() string { return "sha256:" + hex.EncodeToString(d[:]) }
 
 // seen reads a notification.
 func seen(n *linksgatev1.Notification) Seen {
-	body := n.GetBodyBytes()
+	body := n.GetBinaryBody()
 	if body == nil {
 		body = []byte(n.GetBody())
 	}

@@ -135,7 +135,7 @@ func (r receivedRequest) entry(refused *answer) *linksgatev1.QuarantineEntry {
 	if utf8.Valid(r.body) {
 		e.Raw = &linksgatev1.QuarantineEntry_Body{Body: string(r.body)}
 	} else {
-		e.Raw = &linksgatev1.QuarantineEntry_BodyBytes{BodyBytes: bytes.Clone(r.body)}
+		e.Raw = &linksgatev1.QuarantineEntry_BinaryBody{BinaryBody: bytes.Clone(r.body)}
 	}
 	return e
 }
@@ -171,8 +171,8 @@ func (h *Handler) Reverify(e *linksgatev1.QuarantineEntry, force bool) (*linksga
 		return nil, fmt.Errorf("%w: the account %q is no longer configured", ErrRefused, e.GetAccount())
 	}
 	r := receivedRequest{route: rt, at: e.GetReceivedAt().AsTime(), headers: make(http.Header), body: []byte(e.GetBody())}
-	if raw, ok := e.GetRaw().(*linksgatev1.QuarantineEntry_BodyBytes); ok {
-		r.body = raw.BodyBytes
+	if raw, ok := e.GetRaw().(*linksgatev1.QuarantineEntry_BinaryBody); ok {
+		r.body = raw.BinaryBody
 	}
 	for _, header := range e.GetHeaders() {
 		r.headers.Add(header.GetName(), header.GetValue())

@@ -86,7 +86,7 @@ func (r receivedRequest) notification(doc *jsondoc.Document, verification *links
 	if utf8.Valid(r.body) {
 		n.Raw = &linksgatev1.Notification_Body{Body: string(r.body)}
 	} else {
-		n.Raw = &linksgatev1.Notification_BodyBytes{BodyBytes: bytes.Clone(r.body)}
+		n.Raw = &linksgatev1.Notification_BinaryBody{BinaryBody: bytes.Clone(r.body)}
 	}
 	payload.Fill(n, doc)
 	return n

@@ -127,7 +127,7 @@ func (s *scenario) subscribe(ctx context.Context, client *linksgate.Client) erro
 			return err
 		}
 		say(event{"event": "notification", "id": n.GetId(), "sequence": n.GetSequence(), "token": n.GetToken(),
-			"text": n.GetSmsReceived().GetText(), "body_bytes": len(n.GetBody()) + len(n.GetBodyBytes())})
+			"text": n.GetSmsReceived().GetText(), "body_bytes": len(n.GetBody()) + len(n.GetBinaryBody())})
 		if count++; count == s.FailAt {
 			os.Exit(3)
 		}

@@ -48,7 +48,7 @@ async def subscribe(client: linksgate.Client, o: dict[str, Any], stop: asyncio.E
     count = 0
     try:
         async for n in stream:
-            body = n.body.encode() if n.WhichOneof("raw") == "body" else n.body_bytes
+            body = n.body.encode() if n.WhichOneof("raw") == "body" else n.binary_body
             say(
                 "notification",
                 id=n.id,

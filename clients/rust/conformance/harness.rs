@@ -142,7 +142,7 @@ async fn subscribe(o: &Value, mut stop: watch::Receiver<bool>) -> Result<(), Err
         let n = next?;
         let bytes = match &n.raw {
             Some(Raw::Body(body)) => body.len(),
-            Some(Raw::BodyBytes(body)) => body.len(),
+            Some(Raw::BinaryBody(body)) => body.len(),
             None => 0,
         };
         let sms = match &n.payload {

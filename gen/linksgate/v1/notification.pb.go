@@ -451,7 +451,7 @@ type Notification struct {
 	// Types that are valid to be assigned to Raw:
 	//
 	//	*Notification_Body
-	//	*Notification_BodyBytes
+	//	*Notification_BinaryBody
 	Raw isNotification_Raw `protobuf_oneof:"raw"`
 	// `sha256:` and the lowercase hexadecimal SHA-256 of the exact body bytes, for a consumer's own
 	// idempotency. Two real events can have the same body (an order paused, restarted and paused
@@ -594,10 +594,10 @@ func (x *Notification) GetBody() string {
 	return ""
 }
 
-func (x *Notification) GetBodyBytes() []byte {
+func (x *Notification) GetBinaryBody() []byte {
 	if x != nil {
-		if x, ok := x.Raw.(*Notification_BodyBytes); ok {
-			return x.BodyBytes
+		if x, ok := x.Raw.(*Notification_BinaryBody); ok {
+			return x.BinaryBody
 		}
 	}
 	return nil
@@ -749,14 +749,14 @@ type Notification_Body struct {
 	Body string `protobuf:"bytes,9,opt,name=body,proto3,oneof"`
 }
 
-type Notification_BodyBytes struct {
+type Notification_BinaryBody struct {
 	// The body's exact bytes, when they are not valid UTF-8.
-	BodyBytes []byte `protobuf:"bytes,10,opt,name=body_bytes,json=bodyBytes,proto3,oneof"`
+	BinaryBody []byte `protobuf:"bytes,10,opt,name=binary_body,json=binaryBody,proto3,oneof"`
 }
 
 func (*Notification_Body) isNotification_Raw() {}
 
-func (*Notification_BodyBytes) isNotification_Raw() {}
+func (*Notification_BinaryBody) isNotification_Raw() {}
 
 type isNotification_Payload interface {
 	isNotification_Payload()
@@ -1697,7 +1697,7 @@ var File_linksgate_v1_notification_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"\x1flinksgate/v1/notification.proto\x12\flinksgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\n" +
+	"\x1flinksgate/v1/notification.proto\x12\flinksgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\n" +
 	"\n" +
 	"\fNotification\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -1709,10 +1709,10 @@ const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"receivedAt\x12>\n" +
 	"\fverification\x18\a \x01(\v2\x1a.linksgate.v1.VerificationR\fverification\x125\n" +
 	"\aheaders\x18\b \x03(\v2\x1b.linksgate.v1.RequestHeaderR\aheaders\x12\x14\n" +
-	"\x04body\x18\t \x01(\tH\x00R\x04body\x12\x1f\n" +
-	"\n" +
-	"body_bytes\x18\n" +
-	" \x01(\fH\x00R\tbodyBytes\x12%\n" +
+	"\x04body\x18\t \x01(\tH\x00R\x04body\x12!\n" +
+	"\vbinary_body\x18\n" +
+	" \x01(\fH\x00R\n" +
+	"binaryBody\x12%\n" +
 	"\x0econtent_digest\x18\v \x01(\tR\rcontentDigest\x12?\n" +
 	"\rtrace_context\x18\f \x01(\v2\x1a.linksgate.v1.TraceContextR\ftraceContext\x12\x16\n" +
 	"\x06iccids\x18\r \x03(\tR\x06iccids\x12!\n" +
@@ -1959,7 +1959,7 @@ func file_linksgate_v1_notification_proto_init() {
 	}
 	file_linksgate_v1_notification_proto_msgTypes[0].OneofWrappers = []any{
 		(*Notification_Body)(nil),
-		(*Notification_BodyBytes)(nil),
+		(*Notification_BinaryBody)(nil),
 		(*Notification_DataUsageAlert)(nil),
 		(*Notification_SmsDeliveryReport)(nil),
 		(*Notification_SmsReceived)(nil),

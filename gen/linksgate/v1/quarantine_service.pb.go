@@ -174,7 +174,7 @@ type QuarantineEntry struct {
 	// Types that are valid to be assigned to Raw:
 	//
 	//	*QuarantineEntry_Body
-	//	*QuarantineEntry_BodyBytes
+	//	*QuarantineEntry_BinaryBody
 	Raw isQuarantineEntry_Raw `protobuf_oneof:"raw"`
 	// `sha256:` and the lowercase hexadecimal SHA-256 of the exact body bytes.
 	ContentDigest string `protobuf:"bytes,11,opt,name=content_digest,json=contentDigest,proto3" json:"content_digest,omitempty"`
@@ -288,10 +288,10 @@ func (x *QuarantineEntry) GetBody() string {
 	return ""
 }
 
-func (x *QuarantineEntry) GetBodyBytes() []byte {
+func (x *QuarantineEntry) GetBinaryBody() []byte {
 	if x != nil {
-		if x, ok := x.Raw.(*QuarantineEntry_BodyBytes); ok {
-			return x.BodyBytes
+		if x, ok := x.Raw.(*QuarantineEntry_BinaryBody); ok {
+			return x.BinaryBody
 		}
 	}
 	return nil
@@ -327,14 +327,14 @@ type QuarantineEntry_Body struct {
 	Body string `protobuf:"bytes,9,opt,name=body,proto3,oneof"`
 }
 
-type QuarantineEntry_BodyBytes struct {
+type QuarantineEntry_BinaryBody struct {
 	// The body's exact bytes, when they are not valid UTF-8.
-	BodyBytes []byte `protobuf:"bytes,10,opt,name=body_bytes,json=bodyBytes,proto3,oneof"`
+	BinaryBody []byte `protobuf:"bytes,10,opt,name=binary_body,json=binaryBody,proto3,oneof"`
 }
 
 func (*QuarantineEntry_Body) isQuarantineEntry_Raw() {}
 
-func (*QuarantineEntry_BodyBytes) isQuarantineEntry_Raw() {}
+func (*QuarantineEntry_BinaryBody) isQuarantineEntry_Raw() {}
 
 // SignatureAttempt is one secret tried under one reading.
 type SignatureAttempt struct {
@@ -992,7 +992,7 @@ var File_linksgate_v1_quarantine_service_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\n" +
-	"%linksgate/v1/quarantine_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xbc\x04\n" +
+	"%linksgate/v1/quarantine_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xbe\x04\n" +
 	"\x0fQuarantineEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vreceived_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1003,10 +1003,10 @@ const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\x06detail\x18\x06 \x01(\tR\x06detail\x12%\n" +
 	"\x0esource_address\x18\a \x01(\tR\rsourceAddress\x125\n" +
 	"\aheaders\x18\b \x03(\v2\x1b.linksgate.v1.RequestHeaderR\aheaders\x12\x14\n" +
-	"\x04body\x18\t \x01(\tH\x00R\x04body\x12\x1f\n" +
-	"\n" +
-	"body_bytes\x18\n" +
-	" \x01(\fH\x00R\tbodyBytes\x12%\n" +
+	"\x04body\x18\t \x01(\tH\x00R\x04body\x12!\n" +
+	"\vbinary_body\x18\n" +
+	" \x01(\fH\x00R\n" +
+	"binaryBody\x12%\n" +
 	"\x0econtent_digest\x18\v \x01(\tR\rcontentDigest\x12?\n" +
 	"\rtrace_context\x18\f \x01(\v2\x1a.linksgate.v1.TraceContextR\ftraceContext\x12:\n" +
 	"\battempts\x18\r \x03(\v2\x1e.linksgate.v1.SignatureAttemptR\battemptsB\x05\n" +
@@ -1151,7 +1151,7 @@ func file_linksgate_v1_quarantine_service_proto_init() {
 	file_linksgate_v1_notification_proto_init()
 	file_linksgate_v1_quarantine_service_proto_msgTypes[0].OneofWrappers = []any{
 		(*QuarantineEntry_Body)(nil),
-		(*QuarantineEntry_BodyBytes)(nil),
+		(*QuarantineEntry_BinaryBody)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -41,7 +41,7 @@ RELEASE_OUTCOME_DUPLICATE: ReleaseOutcome
 RELEASE_OUTCOME_REFUSED: ReleaseOutcome
 
 class QuarantineEntry(_message.Message):
-    __slots__ = ("id", "received_at", "account", "kind", "reason", "detail", "source_address", "headers", "body", "body_bytes", "content_digest", "trace_context", "attempts")
+    __slots__ = ("id", "received_at", "account", "kind", "reason", "detail", "source_address", "headers", "body", "binary_body", "content_digest", "trace_context", "attempts")
     ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -51,7 +51,7 @@ class QuarantineEntry(_message.Message):
     SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HEADERS_FIELD_NUMBER: _ClassVar[int]
     BODY_FIELD_NUMBER: _ClassVar[int]
-    BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    BINARY_BODY_FIELD_NUMBER: _ClassVar[int]
     CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRACE_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
@@ -64,11 +64,11 @@ class QuarantineEntry(_message.Message):
     source_address: str
     headers: _containers.RepeatedCompositeFieldContainer[_notification_pb2.RequestHeader]
     body: str
-    body_bytes: bytes
+    binary_body: bytes
     content_digest: str
     trace_context: _notification_pb2.TraceContext
     attempts: _containers.RepeatedCompositeFieldContainer[SignatureAttempt]
-    def __init__(self, id: _Optional[str] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., account: _Optional[str] = ..., kind: _Optional[_Union[_notification_pb2.NotificationKind, str]] = ..., reason: _Optional[_Union[QuarantineReason, str]] = ..., detail: _Optional[str] = ..., source_address: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[_notification_pb2.RequestHeader, _Mapping]]] = ..., body: _Optional[str] = ..., body_bytes: _Optional[bytes] = ..., content_digest: _Optional[str] = ..., trace_context: _Optional[_Union[_notification_pb2.TraceContext, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[SignatureAttempt, _Mapping]]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., account: _Optional[str] = ..., kind: _Optional[_Union[_notification_pb2.NotificationKind, str]] = ..., reason: _Optional[_Union[QuarantineReason, str]] = ..., detail: _Optional[str] = ..., source_address: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[_notification_pb2.RequestHeader, _Mapping]]] = ..., body: _Optional[str] = ..., binary_body: _Optional[bytes] = ..., content_digest: _Optional[str] = ..., trace_context: _Optional[_Union[_notification_pb2.TraceContext, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[SignatureAttempt, _Mapping]]] = ...) -> None: ...
 
 class SignatureAttempt(_message.Message):
     __slots__ = ("scheme", "key_id", "secret_name", "reading")
