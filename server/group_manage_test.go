@@ -72,7 +72,7 @@ func TestGroupsAreManaged(t *testing.T) {
 	if err != nil || len(listed.GetGroups()) != 1 || listed.GetGroups()[0].GetName() != "billing" || listed.GetNextPageToken() != "" {
 		t.Fatalf("%v %v", listed, err)
 	}
-	updated, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{Group: &linksgatev1.Group{
+	updated, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{GroupName: "billing", Group: &linksgatev1.Group{
 		Name: "billing", MaxAttempts: 3, LeaseDuration: durationpb.New(time.Minute),
 	}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"max_attempts"}}})
 	if err != nil || updated.GetGroup().GetMaxAttempts() != 3 || updated.GetGroup().GetLeaseDuration().AsDuration() != 30*time.Second {
@@ -128,15 +128,15 @@ func TestGroupRequestsAreChecked(t *testing.T) {
 		"back-off":  {create(&linksgatev1.Group{Name: "x", BackOff: &linksgatev1.RetryBackOff{Initial: durationpb.New(time.Minute), Maximum: durationpb.New(time.Second)}}), codes.InvalidArgument},
 		"filter":    {create(&linksgatev1.Group{Name: "x", Filter: &linksgatev1.NotificationFilter{Iccids: []string{""}}}), codes.InvalidArgument},
 		"change of ordering": {func() error {
-			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{Group: &linksgatev1.Group{Name: "billing", Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM}})
+			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{GroupName: "billing", Group: &linksgatev1.Group{Name: "billing", Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM}})
 			return err
 		}, codes.InvalidArgument},
 		"unknown mask": {func() error {
-			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{Group: &linksgatev1.Group{Name: "billing"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"created_at"}}})
+			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{GroupName: "billing", Group: &linksgatev1.Group{Name: "billing"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"created_at"}}})
 			return err
 		}, codes.InvalidArgument},
 		"nothing to change": {func() error {
-			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{Group: &linksgatev1.Group{Name: "billing"}})
+			_, err := r.UpdateGroup(t.Context(), &linksgatev1.UpdateGroupRequest{GroupName: "billing", Group: &linksgatev1.Group{Name: "billing"}})
 			return err
 		}, codes.InvalidArgument},
 		"seek to nowhere": {func() error {

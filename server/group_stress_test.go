@@ -170,7 +170,7 @@ func (tr *trial) handle(ctx context.Context, chance *rand.Rand, leases []*linksg
 		}
 	}
 	if chance.IntN(20) == 0 {
-		if _, err := tr.group.UpdateGroup(ctx, &linksgatev1.UpdateGroupRequest{
+		if _, err := tr.group.UpdateGroup(ctx, &linksgatev1.UpdateGroupRequest{GroupName: tr.group.name,
 			Group:      &linksgatev1.Group{Name: tr.group.name, MaxAttempts: int32(4 + chance.IntN(3))},
 			UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"max_attempts"}},
 		}); err != nil && ctx.Err() == nil && reasonOf(err) != "GROUP_CHANGED" {

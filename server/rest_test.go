@@ -342,7 +342,7 @@ func TestRESTErrors(t *testing.T) {
 		{"unknown parameter of a stream", "GET", "/v1/notifications:subscribe?form=latest", nil, "", 400, "INVALID_ARGUMENT", "form"},
 		{"a parameter of the path", "GET", "/v1/notifications/" + g.LogID + "-4096?id=1", nil, "", 400, "INVALID_ARGUMENT", "id"},
 		{"a member of the body of a PATCH", "PATCH", "/v1/groups/a?group.max_attempts=5", nil, `{}`, 400, "INVALID_ARGUMENT", "group.max_attempts"},
-		{"another group in the body of a PATCH", "PATCH", "/v1/groups/a", nil, `{"name":"b","maxAttempts":3}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
+		{"another group in the body of a PATCH", "PATCH", "/v1/groups/a", nil, `{"name":"b","maxAttempts":3}`, 400, "INVALID_ARGUMENT", `it is "b", and group_name "a"`},
 		{"another group in the body", "POST", "/v1/groups/a:seek", nil, `{"groupName":"b","to":{"earliest":true}}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
 		{"another group to purge", "POST", "/v1/groups/a/parked:purge", nil, `{"gro\u0075pName":"b","all":true}`, 400, "INVALID_ARGUMENT", `"a" in the path and "b" in the body`},
 		{"another entry in the body", "POST", "/v1/quarantine/entries/a-q1:purge", nil, `{"id":"a-q2"}`, 400, "INVALID_ARGUMENT", `"a-q1" in the path and "a-q2" in the body`},

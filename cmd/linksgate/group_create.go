@@ -184,7 +184,7 @@ changed.`,
 					return usagef("nothing to change; see linksgate group update --help")
 				}
 				response, err := client.UpdateGroup(cmd.Context(), &linksgatev1.UpdateGroupRequest{
-					Group: group, UpdateMask: &fieldmaskpb.FieldMask{Paths: given},
+					GroupName: args[0], Group: group, UpdateMask: &fieldmaskpb.FieldMask{Paths: given},
 				})
 				if err != nil {
 					return client.explain("update group "+visible(args[0]), err)

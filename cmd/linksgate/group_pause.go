@@ -33,7 +33,7 @@ func newGroupResumeCommand(f *groupFlags) *cobra.Command {
 func (f *groupFlags) setPaused(cmd *cobra.Command, name string, paused bool, done string) error {
 	return f.call(func(client *groupClient) error {
 		_, err := client.UpdateGroup(cmd.Context(), &linksgatev1.UpdateGroupRequest{
-			Group: &linksgatev1.Group{Name: name, Paused: paused}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"paused"}},
+			GroupName: name, Group: &linksgatev1.Group{Paused: paused}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"paused"}},
 		})
 		if err != nil {
 			return client.explain(fmt.Sprintf("%s group %s", cmd.Name(), visible(name)), err)

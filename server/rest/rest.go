@@ -263,7 +263,7 @@ func (f *Facade) admit(next runtime.HandlerFunc) runtime.HandlerFunc {
 			f.fail(w, err)
 			return
 		}
-		call := restCall{query: r.URL.Query(), path: path, body: r.Method == http.MethodPost}
+		call := restCall{query: r.URL.Query(), path: path, body: r.Method == http.MethodPost, patch: r.Method == http.MethodPatch}
 		next(w, r.WithContext(context.WithValue(r.Context(), restCallKey{}, call)), path)
 	}
 }
@@ -362,6 +362,7 @@ type restCall struct {
 	query url.Values
 	path  map[string]string // parameters of the path, by the fields that they become
 	body  bool              // all other fields are in the body
+	patch bool              // the field `group` is the body
 }
 
 type restCallKey struct{}
@@ -401,7 +402,7 @@ func (c restCall) checkQuery(message protoreflect.MessageDescriptor) error {
 		switch {
 		case !isField(message, strings.Split(name, ".")):
 			return rpc.InvalidField(name, "there is no such parameter")
-		case c.body:
+		case c.body, c.patch && first == "group":
 			return rpc.InvalidField(name, "belongs into the body, not into the query")
 		}
 	}

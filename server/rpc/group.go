@@ -86,8 +86,11 @@ func (s *groupServer) ListGroups(ctx context.Context, req *linksgatev1.ListGroup
 // UpdateGroup implements [linksgatev1.GroupServiceServer].
 func (s *groupServer) UpdateGroup(ctx context.Context, req *linksgatev1.UpdateGroupRequest) (*linksgatev1.UpdateGroupResponse, error) {
 	wanted := req.GetGroup()
-	if err := checkGroupName("group.name", wanted.GetName()); err != nil {
+	if err := checkGroupName("group_name", req.GetGroupName()); err != nil {
 		return nil, err
+	}
+	if name := wanted.GetName(); name != "" && name != req.GetGroupName() {
+		return nil, &fieldError{field: "group.name", problem: fmt.Sprintf("cannot be changed: it is %q, and group_name %q", name, req.GetGroupName())}
 	}
 	paths := req.GetUpdateMask().GetPaths()
 	if len(paths) == 0 {
@@ -96,7 +99,7 @@ func (s *groupServer) UpdateGroup(ctx context.Context, req *linksgatev1.UpdateGr
 	if len(paths) == 0 {
 		return nil, &fieldError{field: "group", problem: "nothing to change: set filter, lease_duration, max_attempts, back_off or paused"}
 	}
-	updated, err := s.groups.Update(ctx, wanted.GetName(), func(stored *linksgatev1.Group) error {
+	updated, err := s.groups.Update(ctx, req.GetGroupName(), func(stored *linksgatev1.Group) error {
 		for _, path := range paths {
 			switch path {
 			case "filter":

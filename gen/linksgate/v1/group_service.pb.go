@@ -328,12 +328,14 @@ func (x *ListGroupsResponse) GetNextPageToken() string {
 // UpdateGroupRequest says what to change.
 type UpdateGroupRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The group by its name, and the new settings.
-	Group *Group `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	// `Group.name`.
+	GroupName string `protobuf:"bytes,1,opt,name=group_name,json=groupName,proto3" json:"group_name,omitempty"`
+	// The new settings. Its name is not set, or the same.
+	Group *Group `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
 	// Which of `filter`, `lease_duration`, `max_attempts`, `back_off` and `paused` to change; one
 	// that is named and not set gets its default. Not set: those that are set. Over REST `updateMask`
 	// takes these names and those of JSON, such as `maxAttempts`.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -366,6 +368,13 @@ func (x *UpdateGroupRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use UpdateGroupRequest.ProtoReflect.Descriptor instead.
 func (*UpdateGroupRequest) Descriptor() ([]byte, []int) {
 	return file_linksgate_v1_group_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpdateGroupRequest) GetGroupName() string {
+	if x != nil {
+		return x.GroupName
+	}
+	return ""
 }
 
 func (x *UpdateGroupRequest) GetGroup() *Group {
@@ -990,10 +999,12 @@ const file_linksgate_v1_group_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"i\n" +
 	"\x12ListGroupsResponse\x12+\n" +
 	"\x06groups\x18\x01 \x03(\v2\x13.linksgate.v1.GroupR\x06groups\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"|\n" +
-	"\x12UpdateGroupRequest\x12)\n" +
-	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12;\n" +
-	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9b\x01\n" +
+	"\x12UpdateGroupRequest\x12\x1d\n" +
+	"\n" +
+	"group_name\x18\x01 \x01(\tR\tgroupName\x12)\n" +
+	"\x05group\x18\x02 \x01(\v2\x13.linksgate.v1.GroupR\x05group\x12;\n" +
+	"\vupdate_mask\x18\x03 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\"@\n" +
 	"\x13UpdateGroupResponse\x12)\n" +
 	"\x05group\x18\x01 \x01(\v2\x13.linksgate.v1.GroupR\x05group\"3\n" +

@@ -27,7 +27,7 @@ from linksgate.v1 import group_pb2 as linksgate_dot_v1_dot_group__pb2
 from linksgate.v1 import log_pb2 as linksgate_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n linksgate/v1/group_service.proto\x12\x0clinksgate.v1\x1a google/protobuf/field_mask.proto\x1a\x18linksgate/v1/group.proto\x1a\x16linksgate/v1/log.proto\"\\\n\x12\x43reateGroupRequest\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\x12\"\n\x05start\x18\x02 \x01(\x0b\x32\x13.linksgate.v1.Start\"9\n\x13\x43reateGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\"%\n\x0fGetGroupRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\"6\n\x10GetGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\":\n\x11ListGroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListGroupsResponse\x12#\n\x06groups\x18\x01 \x03(\x0b\x32\x13.linksgate.v1.Group\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x12UpdateGroupRequest\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"9\n\x13UpdateGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\"(\n\x12\x44\x65leteGroupRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteGroupResponse\"G\n\x10SeekGroupRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x1f\n\x02to\x18\x02 \x01(\x0b\x32\x13.linksgate.v1.Start\"7\n\x11SeekGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\"N\n\x11ListParkedRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x12ListParkedResponse\x12\x30\n\x06parked\x18\x01 \x03(\x0b\x32 .linksgate.v1.ParkedNotification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13ReplayParkedRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x18\n\x10notification_ids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"<\n\x14ReplayParkedResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x03\x12\x12\n\nnot_parked\x18\x02 \x03(\t\"O\n\x12PurgeParkedRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x18\n\x10notification_ids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"9\n\x13PurgeParkedResponse\x12\x0e\n\x06purged\x18\x01 \x01(\x03\x12\x12\n\nnot_parked\x18\x02 \x03(\t2\xf0\x05\n\x0cGroupService\x12R\n\x0b\x43reateGroup\x12 .linksgate.v1.CreateGroupRequest\x1a!.linksgate.v1.CreateGroupResponse\x12I\n\x08GetGroup\x12\x1d.linksgate.v1.GetGroupRequest\x1a\x1e.linksgate.v1.GetGroupResponse\x12O\n\nListGroups\x12\x1f.linksgate.v1.ListGroupsRequest\x1a .linksgate.v1.ListGroupsResponse\x12R\n\x0bUpdateGroup\x12 .linksgate.v1.UpdateGroupRequest\x1a!.linksgate.v1.UpdateGroupResponse\x12R\n\x0b\x44\x65leteGroup\x12 .linksgate.v1.DeleteGroupRequest\x1a!.linksgate.v1.DeleteGroupResponse\x12L\n\tSeekGroup\x12\x1e.linksgate.v1.SeekGroupRequest\x1a\x1f.linksgate.v1.SeekGroupResponse\x12O\n\nListParked\x12\x1f.linksgate.v1.ListParkedRequest\x1a .linksgate.v1.ListParkedResponse\x12U\n\x0cReplayParked\x12!.linksgate.v1.ReplayParkedRequest\x1a\".linksgate.v1.ReplayParkedResponse\x12R\n\x0bPurgeParked\x12 .linksgate.v1.PurgeParkedRequest\x1a!.linksgate.v1.PurgeParkedResponseB`\n\x10\x63om.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\x0cLinksgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n linksgate/v1/group_service.proto\x12\x0clinksgate.v1\x1a google/protobuf/field_mask.proto\x1a\x18linksgate/v1/group.proto\x1a\x16linksgate/v1/log.proto\"\\\n\x12\x43reateGroupRequest\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\x12\"\n\x05start\x18\x02 \x01(\x0b\x32\x13.linksgate.v1.Start\"9\n\x13\x43reateGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\"%\n\x0fGetGroupRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\"6\n\x10GetGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\":\n\x11ListGroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListGroupsResponse\x12#\n\x06groups\x18\x01 \x03(\x0b\x32\x13.linksgate.v1.Group\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x12UpdateGroupRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\"\n\x05group\x18\x02 \x01(\x0b\x32\x13.linksgate.v1.Group\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"9\n\x13UpdateGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\"(\n\x12\x44\x65leteGroupRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteGroupResponse\"G\n\x10SeekGroupRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x1f\n\x02to\x18\x02 \x01(\x0b\x32\x13.linksgate.v1.Start\"7\n\x11SeekGroupResponse\x12\"\n\x05group\x18\x01 \x01(\x0b\x32\x13.linksgate.v1.Group\"N\n\x11ListParkedRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x12ListParkedResponse\x12\x30\n\x06parked\x18\x01 \x03(\x0b\x32 .linksgate.v1.ParkedNotification\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x13ReplayParkedRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x18\n\x10notification_ids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"<\n\x14ReplayParkedResponse\x12\x10\n\x08replayed\x18\x01 \x01(\x03\x12\x12\n\nnot_parked\x18\x02 \x03(\t\"O\n\x12PurgeParkedRequest\x12\x12\n\ngroup_name\x18\x01 \x01(\t\x12\x18\n\x10notification_ids\x18\x02 \x03(\t\x12\x0b\n\x03\x61ll\x18\x03 \x01(\x08\"9\n\x13PurgeParkedResponse\x12\x0e\n\x06purged\x18\x01 \x01(\x03\x12\x12\n\nnot_parked\x18\x02 \x03(\t2\xf0\x05\n\x0cGroupService\x12R\n\x0b\x43reateGroup\x12 .linksgate.v1.CreateGroupRequest\x1a!.linksgate.v1.CreateGroupResponse\x12I\n\x08GetGroup\x12\x1d.linksgate.v1.GetGroupRequest\x1a\x1e.linksgate.v1.GetGroupResponse\x12O\n\nListGroups\x12\x1f.linksgate.v1.ListGroupsRequest\x1a .linksgate.v1.ListGroupsResponse\x12R\n\x0bUpdateGroup\x12 .linksgate.v1.UpdateGroupRequest\x1a!.linksgate.v1.UpdateGroupResponse\x12R\n\x0b\x44\x65leteGroup\x12 .linksgate.v1.DeleteGroupRequest\x1a!.linksgate.v1.DeleteGroupResponse\x12L\n\tSeekGroup\x12\x1e.linksgate.v1.SeekGroupRequest\x1a\x1f.linksgate.v1.SeekGroupResponse\x12O\n\nListParked\x12\x1f.linksgate.v1.ListParkedRequest\x1a .linksgate.v1.ListParkedResponse\x12U\n\x0cReplayParked\x12!.linksgate.v1.ReplayParkedRequest\x1a\".linksgate.v1.ReplayParkedResponse\x12R\n\x0bPurgeParked\x12 .linksgate.v1.PurgeParkedRequest\x1a!.linksgate.v1.PurgeParkedResponseB`\n\x10\x63om.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\x0cLinksgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,29 +48,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTGROUPSRESPONSE']._serialized_start=442
   _globals['_LISTGROUPSRESPONSE']._serialized_end=524
   _globals['_UPDATEGROUPREQUEST']._serialized_start=526
-  _globals['_UPDATEGROUPREQUEST']._serialized_end=631
-  _globals['_UPDATEGROUPRESPONSE']._serialized_start=633
-  _globals['_UPDATEGROUPRESPONSE']._serialized_end=690
-  _globals['_DELETEGROUPREQUEST']._serialized_start=692
-  _globals['_DELETEGROUPREQUEST']._serialized_end=732
-  _globals['_DELETEGROUPRESPONSE']._serialized_start=734
-  _globals['_DELETEGROUPRESPONSE']._serialized_end=755
-  _globals['_SEEKGROUPREQUEST']._serialized_start=757
-  _globals['_SEEKGROUPREQUEST']._serialized_end=828
-  _globals['_SEEKGROUPRESPONSE']._serialized_start=830
-  _globals['_SEEKGROUPRESPONSE']._serialized_end=885
-  _globals['_LISTPARKEDREQUEST']._serialized_start=887
-  _globals['_LISTPARKEDREQUEST']._serialized_end=965
-  _globals['_LISTPARKEDRESPONSE']._serialized_start=967
-  _globals['_LISTPARKEDRESPONSE']._serialized_end=1062
-  _globals['_REPLAYPARKEDREQUEST']._serialized_start=1064
-  _globals['_REPLAYPARKEDREQUEST']._serialized_end=1144
-  _globals['_REPLAYPARKEDRESPONSE']._serialized_start=1146
-  _globals['_REPLAYPARKEDRESPONSE']._serialized_end=1206
-  _globals['_PURGEPARKEDREQUEST']._serialized_start=1208
-  _globals['_PURGEPARKEDREQUEST']._serialized_end=1287
-  _globals['_PURGEPARKEDRESPONSE']._serialized_start=1289
-  _globals['_PURGEPARKEDRESPONSE']._serialized_end=1346
-  _globals['_GROUPSERVICE']._serialized_start=1349
-  _globals['_GROUPSERVICE']._serialized_end=2101
+  _globals['_UPDATEGROUPREQUEST']._serialized_end=651
+  _globals['_UPDATEGROUPRESPONSE']._serialized_start=653
+  _globals['_UPDATEGROUPRESPONSE']._serialized_end=710
+  _globals['_DELETEGROUPREQUEST']._serialized_start=712
+  _globals['_DELETEGROUPREQUEST']._serialized_end=752
+  _globals['_DELETEGROUPRESPONSE']._serialized_start=754
+  _globals['_DELETEGROUPRESPONSE']._serialized_end=775
+  _globals['_SEEKGROUPREQUEST']._serialized_start=777
+  _globals['_SEEKGROUPREQUEST']._serialized_end=848
+  _globals['_SEEKGROUPRESPONSE']._serialized_start=850
+  _globals['_SEEKGROUPRESPONSE']._serialized_end=905
+  _globals['_LISTPARKEDREQUEST']._serialized_start=907
+  _globals['_LISTPARKEDREQUEST']._serialized_end=985
+  _globals['_LISTPARKEDRESPONSE']._serialized_start=987
+  _globals['_LISTPARKEDRESPONSE']._serialized_end=1082
+  _globals['_REPLAYPARKEDREQUEST']._serialized_start=1084
+  _globals['_REPLAYPARKEDREQUEST']._serialized_end=1164
+  _globals['_REPLAYPARKEDRESPONSE']._serialized_start=1166
+  _globals['_REPLAYPARKEDRESPONSE']._serialized_end=1226
+  _globals['_PURGEPARKEDREQUEST']._serialized_start=1228
+  _globals['_PURGEPARKEDREQUEST']._serialized_end=1307
+  _globals['_PURGEPARKEDRESPONSE']._serialized_start=1309
+  _globals['_PURGEPARKEDRESPONSE']._serialized_end=1366
+  _globals['_GROUPSERVICE']._serialized_start=1369
+  _globals['_GROUPSERVICE']._serialized_end=2121
 # @@protoc_insertion_point(module_scope)

@@ -52,12 +52,14 @@ class ListGroupsResponse(_message.Message):
     def __init__(self, groups: _Optional[_Iterable[_Union[_group_pb2.Group, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class UpdateGroupRequest(_message.Message):
-    __slots__ = ("group", "update_mask")
+    __slots__ = ("group_name", "group", "update_mask")
+    GROUP_NAME_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     UPDATE_MASK_FIELD_NUMBER: _ClassVar[int]
+    group_name: str
     group: _group_pb2.Group
     update_mask: _field_mask_pb2.FieldMask
-    def __init__(self, group: _Optional[_Union[_group_pb2.Group, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    def __init__(self, group_name: _Optional[str] = ..., group: _Optional[_Union[_group_pb2.Group, _Mapping]] = ..., update_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
 
 class UpdateGroupResponse(_message.Message):
     __slots__ = ("group",)
