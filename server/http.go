@@ -16,14 +16,15 @@ type httpServer struct {
 	*http.Server
 
 	mu       sync.Mutex
-	waiting  map[net.Conn]struct{} // mu; the connections without a request
-	stopping bool                  // mu
-	listener net.Listener          // mu; nil before serve
-	served   chan struct{}         // mu; closed when nothing more is accepted
+	waiting  map[net.Conn]time.Time // mu; the connections without a request, and since when
+	idle     map[net.Conn]time.Time // mu; those between two requests, and since when
+	stopping bool                   // mu
+	listener net.Listener           // mu; nil before serve
+	served   chan struct{}          // mu; closed when nothing more is accepted
 }
 
 func newHTTPServer(s *http.Server) *httpServer {
-	h := &httpServer{Server: s, waiting: make(map[net.Conn]struct{})}
+	h := &httpServer{Server: s, waiting: make(map[net.Conn]time.Time), idle: make(map[net.Conn]time.Time)}
 	s.ConnState = h.track
 	s.RegisterOnShutdown(h.closeWaiting)
 	return h
@@ -33,14 +34,41 @@ func newHTTPServer(s *http.Server) *httpServer {
 func (h *httpServer) track(c net.Conn, state http.ConnState) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.idle, c)
 	switch {
+	case state == http.StateIdle:
+		h.idle[c] = time.Now()
 	case state != http.StateNew:
 		delete(h.waiting, c)
 	case h.stopping: // it was accepted just before
 		_ = c.Close()
 	default:
-		h.waiting[c] = struct{}{}
+		h.waiting[c] = time.Now()
 	}
+}
+
+// restTime is how long a connection must have been at rest before it may be closed to make room: a request may be on its way.
+const restTime = time.Second
+
+// makeRoom closes the connection that has been without a request for the longest time, or else the one that has been between two
+// requests for the longest time. It reports false if there is none.
+func (h *httpServer) makeRoom() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, at := range []map[net.Conn]time.Time{h.waiting, h.idle} {
+		var oldest net.Conn
+		for c, since := range at {
+			if oldest == nil || since.Before(at[oldest]) {
+				oldest = c
+			}
+		}
+		if oldest != nil && time.Since(at[oldest]) >= restTime {
+			delete(at, oldest)
+			_ = oldest.Close()
+			return true
+		}
+	}
+	return false
 }
 
 // firstRequestTime is how long a connection that was just made has to send its request when the server stops.

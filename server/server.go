@@ -222,7 +222,7 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 	admin.RegisterLog(registry, log)
 	admin.RegisterGroups(registry, groups)
 	front := webhook.New(webhook.Options{
-		Log: log, Quarantine: log.Quarantine(), Settings: started.Settings, MaxBody: int64(cfg.Webhook.MaxBody),
+		Log: log, Quarantine: log.Quarantine(), QuarantineBytes: started.Log.QuarantineBytes, Settings: started.Settings, MaxBody: int64(cfg.Webhook.MaxBody),
 		MaxRequests: cfg.Webhook.MaxRequests, Logger: env.Logger, Metrics: registry,
 	})
 	reloader := config.NewReloader(config.ReloadOptions{
@@ -289,10 +289,10 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 // finished, then the streams, then administration, which tells about it until the end. The caller closes the log.
 func (g *gateway) run(ctx context.Context, on listeners) error {
 	serving, servingCtx := errgroup.WithContext(ctx)
-	serving.Go(func() error { return g.webhook.serve(on.webhook) })
-	serving.Go(func() error { return g.rpc.Serve(on.grpc) })
-	serving.Go(func() error { return g.rest.serve(on.rest) })
-	serving.Go(func() error { return g.admin.serve(on.admin) })
+	serving.Go(func() error { return g.webhook.serve(bound(on.webhook, shares.webhook, g.webhook.makeRoom)) })
+	serving.Go(func() error { return g.rpc.Serve(bound(on.grpc, shares.grpc, nil)) })
+	serving.Go(func() error { return g.rest.serve(bound(on.rest, shares.rest, g.rest.makeRoom)) })
+	serving.Go(func() error { return g.admin.serve(bound(on.admin, shares.admin, g.admin.makeRoom)) })
 	serving.Go(func() error { g.reloader.Run(servingCtx); return nil })
 	serving.Go(func() error { g.usage.Learn(servingCtx); return nil })
 	serving.Go(func() error {

@@ -65,6 +65,12 @@ func refuseBody(err error) *answer {
 		detail:     fmt.Sprintf("the body is not readable as one JSON document: %v", err)}
 }
 
+// bearsSignature reports whether the request bore a well-formed signature, be it of nobody that is known.
+func (a *answer) bearsSignature() bool {
+	return a.quarantine == linksgatev1.QuarantineReason_QUARANTINE_REASON_SIGNATURE_MISMATCH ||
+		a.quarantine == linksgatev1.QuarantineReason_QUARANTINE_REASON_UNKNOWN_KEY
+}
+
 // refuseSignature answers a request that could not be verified. The sender is not told more than that: what would match is
 // the operator's to find out, with `linksgate verify`.
 func refuseSignature(err error) *answer {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -53,11 +54,25 @@ type limitedLogger struct {
 	logger    *slog.Logger
 	limiter   *rate.Limiter
 	overLimit *rate.Limiter // for what was not kept either: among all that is, it would hardly show
+	proxies   *rate.Limiter
 	left      atomic.Int64
 }
 
 func newLimitedLogger(logger *slog.Logger) *limitedLogger {
-	return &limitedLogger{logger: logger, limiter: rate.NewLimiter(5, 20), overLimit: rate.NewLimiter(1, 5)}
+	return &limitedLogger{logger: logger, limiter: rate.NewLimiter(5, 20), overLimit: rate.NewLimiter(1, 5), proxies: rate.NewLimiter(rate.Every(time.Hour), 1)}
+}
+
+// forwarded tells that a proxy forwards the addresses of senders and is not trusted: then all of them are one source.
+func (l *limitedLogger) forwarded(s *Settings, r *http.Request) {
+	if r.Header.Get("X-Forwarded-For") == "" {
+		return
+	}
+	remote, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil || contains(s.TrustedProxies, remote.Addr().Unmap()) || !l.proxies.Allow() {
+		return
+	}
+	l.logger.Warn("proxy not trusted", "proxy", remote.Addr().Unmap(), "setting", "webhook.trusted_proxies",
+		"meaning", "its X-Forwarded-For is not believed, and all that comes through it counts as one source")
 }
 
 func (l *limitedLogger) refused(rt route, a *answer) {

@@ -13,10 +13,10 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-	"github.com/linksgate/linksgate/server/jsondoc"
 	"github.com/linksgate/linksgate/server/signature"
 )
 
@@ -29,67 +29,86 @@ const (
 	totalBytes, totalByteBurst         = 256 << 10, 128 << 20
 	// maxSources bounds the memory for the sources' limits. One that comes back after so many others has its burst again.
 	maxSources = 10_000
-	// entryOverhead is added to a body's size for the rest of its entry.
-	entryOverhead = 1 << 10
+	// entryOverhead is added to the size of an entry for what the store needs.
+	entryOverhead = 128
 )
 
 // intake is the way into the quarantine.
 type intake struct {
 	quarantine Quarantine
-	total      limit
+	burst      int // bytes of one source
+	// total of requests that bear a well-formed signature, and of others. Behind a proxy that is not trusted everybody is one source: what
+	// strangers send without a signature must not keep out what Linksfield signed with a secret that is not configured yet.
+	total map[bool]limit
 
 	mu      sync.Mutex
-	sources map[netip.Prefix]*list.Element // mu; values of recent
-	recent  *list.List                     // mu; of *sourceLimit, the most recent first
+	sources map[sourceKey]*list.Element // mu; values of recent
+	recent  *list.List                  // mu; of *sourceLimit, the most recent first
+}
+
+// sourceKey names the limits of a source: those of what bears a well-formed signature, or the others.
+type sourceKey struct {
+	network netip.Prefix
+	bears   bool
 }
 
 // limit bounds requests and bytes.
 type limit struct{ requests, bytes *rate.Limiter }
 
 type sourceLimit struct {
-	network netip.Prefix
+	key sourceKey
 	limit
 }
 
-func newIntake(quarantine Quarantine) *intake {
+func newIntake(quarantine Quarantine, most int64) *intake {
+	if most <= 0 {
+		most = 4 * totalByteBurst
+	}
+	total := func() limit {
+		return limit{rate.NewLimiter(totalRequests, totalRequestBurst), rate.NewLimiter(totalBytes, int(min(totalByteBurst, most/4)))}
+	}
 	return &intake{
 		quarantine: quarantine,
-		total:      limit{rate.NewLimiter(totalRequests, totalRequestBurst), rate.NewLimiter(totalBytes, totalByteBurst)},
-		sources:    make(map[netip.Prefix]*list.Element),
+		burst:      int(min(sourceByteBurst, most/4)),
+		total:      map[bool]limit{true: total(), false: total()},
+		sources:    make(map[sourceKey]*list.Element),
 		recent:     list.New(),
 	}
 }
 
-// allow reports whether limits leave room for a body of a source. A request that is over one limit may count against the
-// others: it makes no difference to who sends too much.
-func (i *intake) allow(source netip.Addr, size int) bool {
+// allowRequest reports whether limits leave room for a request of a source, and allowBytes for its entry. A request that is over one
+// limit may count against the others: it makes no difference to who sends too much.
+func (i *intake) allowRequest(source netip.Addr, bears bool) bool {
+	return i.of(source, bears).requests.Allow() && i.total[bears].requests.Allow()
+}
+
+func (i *intake) allowBytes(source netip.Addr, bears bool, size int) bool {
 	now, size := time.Now(), size+entryOverhead
-	of := i.of(source)
-	return of.requests.AllowN(now, 1) && of.bytes.AllowN(now, size) &&
-		i.total.requests.AllowN(now, 1) && i.total.bytes.AllowN(now, size)
+	return i.of(source, bears).bytes.AllowN(now, size) && i.total[bears].bytes.AllowN(now, size)
 }
 
 // of returns the limits of a source. An IPv6 source is its /64, which is what one sender has.
-func (i *intake) of(source netip.Addr) *sourceLimit {
+func (i *intake) of(source netip.Addr, bears bool) *sourceLimit {
 	bits := 32
 	if source.Is6() {
 		bits = 64
 	}
 	network, _ := source.Prefix(bits) // the zero value for an address that is not known
+	key := sourceKey{network, bears}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if element, ok := i.sources[network]; ok {
+	if element, ok := i.sources[key]; ok {
 		i.recent.MoveToFront(element)
 		return element.Value.(*sourceLimit)
 	}
 	for len(i.sources) >= maxSources {
 		oldest := i.recent.Back()
-		delete(i.sources, i.recent.Remove(oldest).(*sourceLimit).network)
+		delete(i.sources, i.recent.Remove(oldest).(*sourceLimit).key)
 	}
-	of := &sourceLimit{network, limit{
-		rate.NewLimiter(sourceRequests, sourceRequestBurst), rate.NewLimiter(sourceBytes, sourceByteBurst),
+	of := &sourceLimit{key, limit{
+		rate.NewLimiter(sourceRequests, sourceRequestBurst), rate.NewLimiter(sourceBytes, i.burst),
 	}}
-	i.sources[network] = i.recent.PushFront(of)
+	i.sources[key] = i.recent.PushFront(of)
 	return of
 }
 
@@ -102,12 +121,20 @@ func (h *Handler) keep(ctx context.Context, r receivedRequest, refused *answer) 
 	if h.intake == nil {
 		return refused
 	}
-	if !h.intake.allow(r.source, len(r.body)) {
+	over := func() *answer {
 		refused.kept = overLimit
 		h.metrics.quarantine.WithLabelValues(refused.kept).Inc()
 		return refused
 	}
-	if err := h.intake.quarantine.Add(ctx, r.entry(refused)); err != nil {
+	bears := refused.bearsSignature()
+	if !h.intake.allowRequest(r.source, bears) {
+		return over() // without having made its entry
+	}
+	entry := r.entry(refused)
+	if !h.intake.allowBytes(r.source, bears, proto.Size(entry)) {
+		return over()
+	}
+	if err := h.intake.quarantine.Add(ctx, entry); err != nil {
 		h.metrics.quarantine.WithLabelValues("failed").Inc()
 		return refuseStore(err)
 	}
@@ -145,11 +172,10 @@ const maxAttempts = 100
 
 // attempts lists what was tried in vain.
 func (r receivedRequest) attempts() []*linksgatev1.SignatureAttempt {
-	doc, err := jsondoc.Parse(r.body)
-	if err != nil {
+	if r.doc == nil {
 		return nil
 	}
-	tried, _ := signature.Explain(r.headers, doc, r.body, r.keys) // its error is why the request was refused
+	tried, _ := signature.Explain(r.headers, r.doc, r.body, r.keys) // its error is why the request was refused
 	attempts := make([]*linksgatev1.SignatureAttempt, 0, len(tried))
 	for _, one := range tried[:min(len(tried), maxAttempts)] {
 		attempts = append(attempts, &linksgatev1.SignatureAttempt{
@@ -182,11 +208,7 @@ func (h *Handler) Reverify(e *linksgatev1.QuarantineEntry, force bool) (*linksga
 		if !force {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, refused.err)
 		}
-		doc, err := jsondoc.Parse(r.body)
-		if err != nil {
-			doc = nil
-		}
-		n = r.notification(doc, &linksgatev1.Verification{Status: linksgatev1.VerificationStatus_VERIFICATION_STATUS_FORCED})
+		n = r.notification(r.doc, &linksgatev1.Verification{Status: linksgatev1.VerificationStatus_VERIFICATION_STATUS_FORCED})
 	}
 	n.TraceContext = e.GetTraceContext()
 	n.QuarantineId = e.GetId()

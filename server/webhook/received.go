@@ -22,25 +22,30 @@ import (
 // maxHeaderText bounds each header value that is recorded.
 const maxHeaderText = 4 << 10
 
+// maxRecordedHeaders bounds how many of them are recorded: several times what Linksfield documents.
+const maxRecordedHeaders = 32
+
 // receivedRequest is a whole request to a known URL: what there is before anything is known to be true.
 type receivedRequest struct {
 	route
 	at      time.Time
 	headers http.Header
-	body    []byte // the caller's; not kept
+	body    []byte            // the caller's; not kept
+	doc     *jsondoc.Document // of the body, once it was parsed; nil if it cannot be
 }
 
 // accept verifies and types a request. It returns either the notification or why there is none.
-func (r receivedRequest) accept() (*linksgatev1.Notification, *answer) {
-	doc, err := jsondoc.Parse(r.body)
-	if err != nil {
+func (r *receivedRequest) accept() (*linksgatev1.Notification, *answer) {
+	var err error
+	if r.doc, err = jsondoc.Parse(r.body); err != nil {
+		r.doc = nil
 		return nil, refuseBody(err)
 	}
-	verification, err := r.verify(doc)
+	verification, err := r.verify(r.doc)
 	if err != nil {
 		return nil, refuseSignature(err)
 	}
-	return r.notification(doc, verification), nil
+	return r.notification(r.doc, verification), nil
 }
 
 // verify applies the URL's signature policy.
@@ -147,13 +152,11 @@ func recordedHeaders(headers http.Header) []*linksgatev1.RequestHeader {
 		}
 	}
 	slices.SortStableFunc(recorded, func(a, b *linksgatev1.RequestHeader) int { return strings.Compare(a.Name, b.Name) })
-	return recorded
+	return recorded[:min(len(recorded), maxRecordedHeaders)]
 }
 
 // headerText makes a header value fit for a protobuf string.
 func headerText(value string) string {
-	if len(value) > maxHeaderText {
-		value = value[:maxHeaderText]
-	}
-	return strings.ToValidUTF8(value, "\uFFFD")
+	value = strings.ToValidUTF8(value[:min(len(value), maxHeaderText)], "\uFFFD") // which can make it longer
+	return strings.ToValidUTF8(value[:min(len(value), maxHeaderText)], "")
 }

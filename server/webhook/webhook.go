@@ -108,6 +108,9 @@ type Options struct {
 	Log Log
 	// Quarantine, if set, is where requests go that fail verification or reading.
 	Quarantine Quarantine
+	// QuarantineBytes is what the quarantine may hold. One source gets at most a quarter of it in a burst, all together a half. 0: what
+	// it may hold is not known.
+	QuarantineBytes int64
 	// Settings to begin with.
 	Settings
 	// MaxBody is the largest body accepted, in bytes; default 256 KiB, and at most that: a record must fit into a message of
@@ -139,7 +142,10 @@ type Handler struct {
 	slots    chan struct{} // one taken by each request being verified and written
 	logger   *limitedLogger
 	metrics  *metrics
-	bodies   sync.Pool // *bytes.Buffer
+	bodies   sync.Pool     // *bytes.Buffer
+	small    *budget       // of bodies that are small, as they say
+	large    *budget       // of all others
+	turns    chan struct{} // one taken by each large body being parsed and verified
 }
 
 // New returns a Handler.
@@ -160,9 +166,12 @@ func New(options Options) *Handler {
 		logger:  newLimitedLogger(options.Logger),
 		metrics: newMetrics(options.Metrics),
 		bodies:  sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		small:   &budget{most: smallBodiesBudget},
+		large:   &budget{most: largeBodiesBudget},
+		turns:   make(chan struct{}, largeAtOnce()),
 	}
 	if options.Quarantine != nil {
-		h.intake = newIntake(options.Quarantine)
+		h.intake = newIntake(options.Quarantine, options.QuarantineBytes)
 	}
 	h.Configure(options.Settings)
 	return h
@@ -178,7 +187,9 @@ func (h *Handler) Configure(settings Settings) {
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	rt, answer := h.settings.Load().route(r)
+	settings := h.settings.Load()
+	rt, answer := settings.route(r)
+	h.logger.forwarded(settings, r)
 	if answer == nil {
 		answer = h.receive(w, r, rt)
 	}
@@ -264,9 +275,18 @@ func contains(networks []netip.Prefix, address netip.Addr) bool {
 // receive takes a request to a known URL from its body to the log, or to the quarantine.
 func (h *Handler) receive(w http.ResponseWriter, r *http.Request, rt route) *answer {
 	buffer := h.bodies.Get().(*bytes.Buffer)
-	defer h.bodies.Put(buffer)
+	defer func() {
+		if buffer.Cap() <= keptBuffer { // large ones are rare, and would stay
+			h.bodies.Put(buffer)
+		}
+	}()
 	buffer.Reset()
-	if answer := h.readBody(w, r, buffer); answer != nil {
+	body := &budgetReader{budget: h.large}
+	if r.ContentLength >= 0 && r.ContentLength <= smallBody {
+		body.budget = h.small
+	}
+	defer func() { body.budget.giveBack(body.taken) }()
+	if answer := h.readBody(w, r, body, buffer); answer != nil {
 		return answer
 	}
 	select {
@@ -279,26 +299,46 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, rt route) *ans
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), appendTimeout)
 	defer cancel()
 	received := receivedRequest{route: rt, at: time.Now(), headers: r.Header, body: buffer.Bytes()}
-	n, refused := received.accept()
-	if refused != nil {
+	n, refused := h.accept(ctx, &received)
+	switch {
+	case refused == answerBusy:
+		return refused
+	case refused != nil:
 		return h.keep(ctx, received, refused)
 	}
 	return h.store(ctx, n)
 }
 
+// accept verifies and types a request. Large ones wait for their turn.
+func (h *Handler) accept(ctx context.Context, received *receivedRequest) (*linksgatev1.Notification, *answer) {
+	if len(received.body) > smallBody {
+		select {
+		case h.turns <- struct{}{}:
+			defer func() { <-h.turns }()
+		case <-ctx.Done():
+			return nil, answerBusy
+		}
+	}
+	return received.accept()
+}
+
 // readBody reads the exact bytes of the body.
-func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, buffer *bytes.Buffer) *answer {
+func (h *Handler) readBody(w http.ResponseWriter, r *http.Request, body *budgetReader, buffer *bytes.Buffer) *answer {
 	if r.ContentLength > h.maxBody {
 		w.Header().Set("Connection", "close") // rather than reading what nobody wants
 		return answerTooLarge
 	}
-	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, h.maxBody))
+	body.Reader = http.MaxBytesReader(w, r.Body, h.maxBody)
+	_, err := buffer.ReadFrom(body)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &tooLarge):
 		return answerTooLarge
+	case errors.Is(err, errNoBudget):
+		w.Header().Set("Connection", "close")
+		return answerBusy
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return answerSlow
 	case errors.Is(err, io.ErrUnexpectedEOF):

@@ -147,6 +147,8 @@ func (s *spare) take(need int64) (path string, size int64, err error) {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "", 0, fmt.Errorf("%w: %w", store.ErrNoSpace, err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE): // others have them; nothing has changed
+		return "", 0, fmt.Errorf("%w: %w", store.ErrUnavailable, err)
 	case err != nil:
 		return "", 0, s.journal.engine.fail(fmt.Errorf("begin segment: %w", err))
 	}
