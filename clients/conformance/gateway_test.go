@@ -32,11 +32,17 @@ type gateway struct {
 
 func startGateway(t *testing.T) *gateway {
 	t.Helper()
+	return startGatewayOn(t, t.TempDir())
+}
+
+// startGatewayOn starts a gateway on a log that there may be.
+func startGatewayOn(t *testing.T, logDir string) *gateway {
+	t.Helper()
 	binary, err := gatewayBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := faults.NewGateway(binary, t.TempDir(), faults.Options{})
+	g, err := faults.NewGateway(binary, t.TempDir(), faults.Options{LogDir: logDir})
 	if err != nil {
 		t.Fatal(err)
 	}
