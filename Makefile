@@ -2,7 +2,7 @@
 BUF    = go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 LINT   = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build demo demo-cluster test test-web test-docs faults faults-short faults-cluster groups clients lint generate check-generated breaking bench bench-start bench-restart corruption \
+.PHONY: build demo demo-cluster test test-web test-docs faults faults-short faults-cluster groups clients lint generate check-generated breaking bench bench-start bench-restart bench-clients corruption \
 	fuzz clean
 
 build:
@@ -91,6 +91,10 @@ bench-start:
 ## bench-restart: ten restarts under 500 notifications a second, with sockets handed over: who is refused, and the longest wait
 bench-restart:
 	go test -run '^$$' -bench BenchmarkRestart -benchtime 1x ./server/faults
+
+## bench-clients: how fast each client replays, beside its generated code alone
+bench-clients:
+	go test -run "^$$" -bench BenchmarkReplay -benchtime 1x -timeout 20m ./clients/conformance -languages $(LANGUAGES)
 
 ## fuzz: every fuzz target for FUZZTIME each
 FUZZTIME ?= 30s

@@ -72,7 +72,7 @@ func TestMain(m *testing.M) {
 }
 
 // built builds a harness once, and returns how to run it.
-func built(t *testing.T, language string) []string {
+func built(t testing.TB, language string) []string {
 	t.Helper()
 	building.Lock()
 	defer building.Unlock()
@@ -124,12 +124,14 @@ type event struct {
 	Error          string
 	Detail         string
 	FirstAvailable string `json:"first_available_token"`
+	Count          int
+	Seconds        float64
 	at             time.Time
 }
 
 // harness is one run of a harness.
 type harness struct {
-	t      *testing.T
+	t      testing.TB
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
 	stderr bytes.Buffer
@@ -142,7 +144,7 @@ type harness struct {
 }
 
 // start runs a harness with an order.
-func (c client) start(t *testing.T, o order) *harness {
+func (c client) start(t testing.TB, o order) *harness {
 	t.Helper()
 	words := c.run
 	h := &harness{t: t, exited: make(chan struct{}), more: make(chan struct{})}

@@ -2,15 +2,12 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -87,15 +84,11 @@ func bodyOf(e *linksgatev1.QuarantineEntry) string {
 
 // writeMessage writes a message in the Protobuf JSON form, as one line on which nothing is hidden.
 func writeMessage(w io.Writer, m proto.Message) error {
-	data, err := protojson.Marshal(m)
+	line, err := jsonLine(m)
 	if err != nil {
 		return err
 	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, data); err != nil {
-		return err
-	}
-	_, err = w.Write(append(escapeJSON(compact.Bytes()), '\n'))
+	_, err = w.Write(append(line, '\n'))
 	return err
 }
 

@@ -40,7 +40,7 @@ func newRootCommand() *cobra.Command {
 		newTailCommand(),
 		newVerifyCommand(),
 		newQuarantineCommand(),
-		newGroupCommand(), newSubscriptionsCommand(),
+		newGroupCommand(), newSubscriptionsCommand(), newMCPCommand(),
 		newConsumeCommand(),
 		newDoctorCommand(),
 		newBackupCommand(),

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/payload"
@@ -47,7 +48,7 @@ func printer(out *bufio.Writer, asJSON bool) func([]*linksgatev1.Notification) e
 
 // jsonLine is the Protobuf JSON form. Runes that do not print are escaped, which
 // to a reader of JSON is the same text.
-func jsonLine(n *linksgatev1.Notification) ([]byte, error) {
+func jsonLine(n proto.Message) ([]byte, error) {
 	data, err := protojson.Marshal(n)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
 	linksgate "github.com/linksgate/linksgate/clients/go"
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
@@ -71,6 +74,11 @@ func main() {
 		}
 	}()
 	client, err := linksgate.New(s.Addresses, s.options()...)
+	switch s.Mode {
+	case "replay", "bare":
+		s.measure(ctx, client)
+		return
+	}
 	if err == nil && s.Mode == "work" {
 		err = client.Work(ctx, s.Group, s.handle, linksgate.Parallel(s.Parallel), linksgate.Grace(time.Duration(s.GraceMS)*time.Millisecond),
 			linksgate.MemberName(s.ClientName), linksgate.MemberHeartbeat(time.Duration(s.HeartbeatMS)*time.Millisecond))
@@ -138,6 +146,42 @@ func (s *scenario) subscribe(ctx context.Context, client *linksgate.Client) erro
 		say(event{"event": "handled", "id": n.GetId()})
 	}
 	return nil
+}
+
+// measure counts a replay.
+func (s *scenario) measure(ctx context.Context, client *linksgate.Client) {
+	count, began := 0, time.Time{}
+	handled := func() {
+		if count++; count == 1 {
+			began = time.Now()
+		}
+	}
+	if s.Mode == "replay" {
+		for _, err := range client.Subscribe(ctx, linksgate.Earliest(), linksgate.UntilHead(), linksgate.MaxBatch(s.MaxBatch)) {
+			if err != nil {
+				panic(err)
+			}
+			handled()
+		}
+	} else {
+		conn, err := grpc.NewClient(s.Addresses[0], grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			panic(err)
+		}
+		stream, err := linksgatev1.NewNotificationServiceClient(conn).Subscribe(ctx, &linksgatev1.SubscribeRequest{
+			Start: &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}},
+			Until: &linksgatev1.SubscribeRequest_UntilHead{UntilHead: true}, MaxBatch: int32(s.MaxBatch),
+		})
+		for err == nil {
+			var frame *linksgatev1.SubscribeResponse
+			if frame, err = stream.Recv(); err == nil {
+				for range frame.GetBatch().GetNotifications() {
+					handled()
+				}
+			}
+		}
+	}
+	say(event{"event": "stopped", "error": "", "count": count, "seconds": time.Since(began).Seconds()})
 }
 
 // handle does what the text of the SMS asks for.

@@ -8,10 +8,18 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
+import grpc
+
 import linksgate
-from linksgate.v1 import notification_pb2, notification_service_pb2
+from linksgate.v1 import (
+    log_pb2,
+    notification_pb2,
+    notification_service_pb2,
+    notification_service_pb2_grpc,
+)
 
 
 def say(event: str, **members: Any) -> None:
@@ -67,6 +75,27 @@ async def subscribe(client: linksgate.Client, o: dict[str, Any], stop: asyncio.E
         await stream.aclose()  # type: ignore[attr-defined]
 
 
+async def measure(client: linksgate.Client, o: dict[str, Any]) -> None:
+    count, began = 0, 0.0
+    if o["mode"] == "replay":
+        async for _ in client.subscribe(earliest=True, until_head=True, max_batch=o["max_batch"]):
+            count += 1
+            began = began or time.monotonic()
+    else:
+        options = [("grpc.max_receive_message_length", 64 << 20)]
+        async with grpc.aio.insecure_channel(o["addresses"][0], options) as channel:
+            request = notification_service_pb2.SubscribeRequest(
+                start=log_pb2.Start(earliest=True), until_head=True, max_batch=o["max_batch"]
+            )
+            stub = notification_service_pb2_grpc.NotificationServiceStub(channel)
+            async for frame in stub.Subscribe(request):
+                for _ in frame.batch.notifications:
+                    count += 1
+                    began = began or time.monotonic()
+    say("stopped", error="", count=count, seconds=time.monotonic() - began)
+    os._exit(0)
+
+
 async def handle(d: linksgate.Delivery) -> None:
     n = d.notification
     text = n.sms_received.text
@@ -118,6 +147,8 @@ async def main() -> None:
             token=o.get("token"),
             token_file=o.get("token_file"),
         )
+        if o["mode"] in ("replay", "bare"):
+            await measure(client, o)
         if o["mode"] == "work":
             await client.work(
                 o["group"],

@@ -2,10 +2,14 @@
 
 use std::io::Write;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use linksgate::v1::{NotificationKind, notification::Payload, notification::Raw};
+use linksgate::v1::notification_service_client::NotificationServiceClient;
+use linksgate::v1::subscribe_request::Until;
+use linksgate::v1::subscribe_response::Frame;
+use linksgate::v1::{NotificationKind, Start, SubscribeRequest};
+use linksgate::v1::{notification::Payload, notification::Raw, start::Position};
 use linksgate::{Client, Delivery, Error, Failure, FileCheckpoint};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
@@ -35,6 +39,9 @@ async fn main() {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let line = lines.next_line().await.ok().flatten().unwrap_or_default();
     let o: Value = serde_json::from_str(&line).expect("an order");
+    if matches!(text(&o, "mode"), "replay" | "bare") {
+        measure(&o).await;
+    }
     let stop = stopping(lines);
     let result = match text(&o, "mode") {
         "work" => work(&o, stop).await,
@@ -57,6 +64,46 @@ async fn main() {
         "event": "stopped", "error": name, "detail": error.as_ref().map(ToString::to_string).unwrap_or_default(),
         "first_available_token": refusal.map(|r| r.first_available_token.clone()).unwrap_or_default(),
     }));
+    std::process::exit(0);
+}
+
+async fn measure(o: &Value) -> ! {
+    let most = o["max_batch"].as_u64().unwrap_or(64) as u16;
+    let (mut count, mut began) = (0u64, Instant::now());
+    if text(o, "mode") == "replay" {
+        let mut stream =
+            pin!(client(o).subscribe().earliest().until_head().max_batch(most).stream());
+        while let Some(notification) = stream.next().await {
+            notification.expect("a notification");
+            count += 1;
+            if count == 1 {
+                began = Instant::now();
+            }
+        }
+    } else {
+        let address = format!("http://{}", list(o, "addresses")[0]);
+        let mut stub = NotificationServiceClient::connect(address)
+            .await
+            .expect("a connection")
+            .max_decoding_message_size(64 << 20);
+        let request = SubscribeRequest {
+            start: Some(Start { position: Some(Position::Earliest(true)) }),
+            until: Some(Until::UntilHead(true)),
+            max_batch: most.into(),
+            ..Default::default()
+        };
+        let mut frames = stub.subscribe(request).await.expect("a stream").into_inner();
+        while let Some(response) = frames.message().await.expect("a frame") {
+            if let Some(Frame::Batch(batch)) = response.frame {
+                if count == 0 {
+                    began = Instant::now();
+                }
+                count += batch.notifications.len() as u64;
+            }
+        }
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    say(json!({"event": "stopped", "error": "", "count": count, "seconds": seconds}));
     std::process::exit(0);
 }
 

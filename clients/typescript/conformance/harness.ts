@@ -1,6 +1,10 @@
 // The TypeScript harness of the conformance suite; see ../../conformance/README.md.
 import { createInterface } from "node:readline";
 
+import { createClient } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+
+import { NotificationService } from "../src/gen/linksgate/v1/notification_service_pb.js";
 import * as linksgate from "../src/index.js";
 
 const controller = new AbortController();
@@ -90,6 +94,29 @@ async function handle(d: linksgate.Delivery, lease: AbortSignal): Promise<void> 
   }
 }
 
+async function measure(client: linksgate.LinksgateClient, o: Order): Promise<never> {
+  let count = 0;
+  let began = 0;
+  const handled = () => {
+    if (count++ === 0) began = performance.now();
+  };
+  if (o.mode === "replay") {
+    for await (const _ of client.subscribe({ earliest: true, untilHead: true, maxBatch: o.max_batch })) handled();
+  } else {
+    const transport = createGrpcTransport({ baseUrl: `http://${o.addresses[0]}` });
+    const request = {
+      start: { position: { case: "earliest", value: true } },
+      until: { case: "untilHead", value: true },
+      maxBatch: o.max_batch,
+    } as const;
+    for await (const { frame } of createClient(NotificationService, transport).subscribe(request)) {
+      if (frame.case === "batch") for (const _ of frame.value.notifications) handled();
+    }
+  }
+  say("stopped", { error: "", count, seconds: (performance.now() - began) / 1000 });
+  return process.stdout.write("", () => process.exit(0)) as never;
+}
+
 async function run(o: Order): Promise<void> {
   const client = new linksgate.LinksgateClient({
     addresses: o.addresses,
@@ -100,6 +127,7 @@ async function run(o: Order): Promise<void> {
     tokenFile: o.token_file,
     logger: { info: (m) => console.error(m), warn: (m) => console.error(m) },
   });
+  if (o.mode === "replay" || o.mode === "bare") return measure(client, o);
   if (o.mode !== "work") return subscribe(client, o);
   return client.work(o.group, handle, {
     parallel: o.parallel ?? 4,

@@ -187,9 +187,10 @@ class Subscription:
             return
         if not now and time.monotonic() - self._stored_at < _STORE_PAUSE:
             return
-        assert self._handled is not None
-        await self._checkpoint.store(self._handled)
-        self._stored, self._stored_at = self._handled, time.monotonic()
+        token = self._handled
+        assert token is not None
+        await self._checkpoint.store(token)
+        self._stored, self._stored_at = token, time.monotonic()
 
 
 def _gap_error(gap: service_pb2.Gap, token: str) -> LinksgateError:

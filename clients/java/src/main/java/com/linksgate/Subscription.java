@@ -261,14 +261,15 @@ public final class Subscription
   }
 
   private synchronized void store(boolean now) throws IOException {
-    if (options.checkpoint == null || handled == null || handled.equals(stored)) {
+    String token = handled; // the thread that iterates may go on while another one closes
+    if (options.checkpoint == null || token == null || token.equals(stored)) {
       return;
     }
     if (!now && storedAt != 0 && System.nanoTime() - storedAt < STORE_PAUSE) {
       return;
     }
-    options.checkpoint.store(handled);
-    stored = handled;
+    options.checkpoint.store(token);
+    stored = token;
     storedAt = System.nanoTime();
   }
 

@@ -11,6 +11,14 @@ import com.linksgate.SubscribeOptions;
 import com.linksgate.Subscription;
 import com.linksgate.Worker;
 import com.linksgate.v1.Notification;
+import com.linksgate.v1.NotificationServiceGrpc;
+import com.linksgate.v1.Start;
+import com.linksgate.v1.SubscribeRequest;
+import com.linksgate.v1.SubscribeResponse;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import java.util.Iterator;
 import com.linksgate.v1.NotificationKind;
 import java.io.BufferedReader;
 import java.io.IOException;
@@ -125,7 +133,50 @@ public final class Harness {
     return b.build();
   }
 
+  private void measure() {
+    int count = 0;
+    long began = 0;
+    int most = number("max_batch", 64);
+    if (text("mode").equals("replay")) {
+      SubscribeOptions options =
+          SubscribeOptions.builder().earliest().untilHead().maxBatch(most).build();
+      try (Subscription subscription = client().subscribe(options)) {
+        while (subscription.hasNext()) {
+          subscription.next();
+          if (count++ == 0) {
+            began = System.nanoTime();
+          }
+        }
+      }
+    } else {
+      ManagedChannel channel =
+          Grpc.newChannelBuilder(list("addresses")[0], InsecureChannelCredentials.create())
+              .maxInboundMessageSize(64 << 20)
+              .build();
+      SubscribeRequest request =
+          SubscribeRequest.newBuilder()
+              .setStart(Start.newBuilder().setEarliest(true))
+              .setUntilHead(true)
+              .setMaxBatch(most)
+              .build();
+      Iterator<SubscribeResponse> frames =
+          NotificationServiceGrpc.newBlockingStub(channel).subscribe(request);
+      while (frames.hasNext()) {
+        int notifications = frames.next().getBatch().getNotificationsCount();
+        if (count == 0 && notifications > 0) {
+          began = System.nanoTime();
+        }
+        count += notifications;
+      }
+    }
+    say("stopped", "error", "", "count", count, "seconds", (System.nanoTime() - began) / 1e9);
+    Runtime.getRuntime().halt(0);
+  }
+
   private void run() throws Exception {
+    if (text("mode").equals("replay") || text("mode").equals("bare")) {
+      measure();
+    }
     if (!text("mode").equals("work")) {
       subscribe();
       return;
