@@ -128,6 +128,41 @@ func TestDurationsAndSizes(t *testing.T) {
 	}
 }
 
+// TestDoubtfulConfigurationsWarn has what is allowed and hardly meant: blanks around a secret, a secret or a data directory that others
+// can get at.
+func TestDoubtfulConfigurationsWarn(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	if found, err := config.Examine(cfg); err != nil || len(found.Warnings) > 0 {
+		t.Fatalf("%v %q", err, found.Warnings)
+	}
+	blank, open := writeFile(t, "blank", inlineSecret+" \n"), writeFile(t, "open", inlineSecret)
+	acme := cfg.Accounts["acme"]
+	acme.MD5Secrets = []config.Secret{{Name: "blank", File: blank}, {Name: "open", File: open}}
+	cfg.Accounts["acme"] = acme
+	for path, mode := range map[string]os.FileMode{open: 0o644, cfg.Log.Dir: 0o777} {
+		if err := os.MkdirAll(cfg.Log.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := config.Examine(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := strings.Join(found.Warnings, "\n")
+	for _, want := range []string{"log.dir: ", "md5_secrets[0].file: ", "blanks", "md5_secrets[1].file: ", "every user"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("the warnings are %q; want %q", all, want)
+		}
+	}
+	if strings.Contains(all, inlineSecret) {
+		t.Errorf("a warning holds the secret: %s", all)
+	}
+}
+
 // TestConfigurationsThatCannotWork changes one thing at a time in a configuration that works.
 func TestConfigurationsThatCannotWork(t *testing.T) {
 	t.Parallel()
@@ -167,6 +202,10 @@ func TestConfigurationsThatCannotWork(t *testing.T) {
 		{"secret from nowhere", md5(config.Secret{Name: "x"}), []string{"accounts.acme.md5_secrets[0]", "file", "env"}},
 		{"secret from two places", md5(config.Secret{File: short, Env: "PATH"}), []string{"accounts.acme.md5_secrets[0]", "exactly one"}},
 		{"missing file", md5(config.Secret{File: missing}), []string{"accounts.acme.md5_secrets[0].file", missing}},
+		{"byte-order mark", md5(config.Secret{File: writeFile(t, "bom", "\ufeff"+inlineSecret)}), []string{"md5_secrets[0].file", "byte-order mark"}},
+		{"NUL", md5(config.Secret{File: writeFile(t, "nul", inlineSecret+"\x00")}), []string{"md5_secrets[0].file", "NUL"}},
+		{"no UTF-8", md5(config.Secret{File: writeFile(t, "latin", inlineSecret+"\xe9")}), []string{"md5_secrets[0].file", "UTF-8"}},
+		{"several lines", md5(config.Secret{File: writeFile(t, "lines", inlineSecret+"\nanother\n")}), []string{"md5_secrets[0].file", "several lines"}},
 		{"empty file", md5(config.Secret{File: empty}), []string{"accounts.acme.md5_secrets[0].file", "empty"}},
 		{"variable not set", md5(config.Secret{Env: "LINKSGATE_TEST_NOT_SET"}), []string{"accounts.acme.md5_secrets[0].env", "LINKSGATE_TEST_NOT_SET"}},
 		{"key without id", account(func(a *config.Account) { a.HMACKeys[0].ID = "" }), []string{"accounts.acme.hmac_keys[0].id"}},

@@ -113,10 +113,12 @@ func (f *serveFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := cfg.Check(); err != nil {
+	found, err := config.Examine(cfg)
+	if err != nil {
 		return fmt.Errorf("the configuration %s cannot be used:\n%s", f.config, indent(err.Error()))
 	}
 	out := cmd.OutOrStdout()
+	found.Warn(logger)
 	if f.check {
 		fmt.Fprintf(out, "%s is fine.\n", f.config)
 		return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
@@ -28,10 +30,18 @@ import (
 )
 
 // problems collects everything that is wrong with a configuration, so that it can be corrected in one go.
-type problems []error
+type problems struct {
+	errors   []error
+	warnings []string
+}
+
+// warn adds what is allowed, and hardly meant.
+func (p *problems) warn(where, format string, args ...any) {
+	p.warnings = append(p.warnings, where+": "+fmt.Sprintf(format, args...))
+}
 
 func (p *problems) add(where, format string, args ...any) {
-	*p = append(*p, fmt.Errorf("%s: %w", where, fmt.Errorf(format, args...)))
+	p.errors = append(p.errors, fmt.Errorf("%s: %w", where, fmt.Errorf(format, args...)))
 }
 
 func (p *problems) check(where string, err error) {
@@ -88,9 +98,18 @@ type Checked struct {
 	Spool spool.Options
 	// WebhookTLS, GRPCTLS and RESTTLS are nil where there is none.
 	WebhookTLS, GRPCTLS, RESTTLS *tls.Config
+	// Warnings are what is allowed, and hardly meant.
+	Warnings []string
 
 	err         error // why it cannot be used
 	fingerprint fingerprint
+}
+
+// Warn logs what is allowed, and hardly meant.
+func (c Checked) Warn(logger *slog.Logger) {
+	for _, warning := range c.Warnings {
+		logger.Warn("configuration doubtful", "warning", warning)
+	}
 }
 
 // Examine checks a configuration and reads what it names. The error has a line for each problem.
@@ -136,6 +155,9 @@ func (c Config) build(f files) (Checked, error) {
 		Config: c, Settings: webhook.Settings{Accounts: make(map[string]*webhook.Account, len(c.Accounts))},
 	}
 	b.Log, b.Disk, b.NATS = c.Log.options(f, &p)
+	if info, err := os.Stat(c.Log.Dir); c.Log.Dir != "" && err == nil && info.Mode()&0o002 != 0 {
+		p.warn("log.dir", "%s can be changed by every user of this machine: chmod 700", c.Log.Dir)
+	}
 	b.Spool = spool.Options{Dir: c.Log.Spool.Dir, MaxBytes: int64(c.Log.Spool.MaxBytes), MinFree: int64(c.Log.MinFree)}
 	if len(c.Accounts) == 0 {
 		p.add("accounts", "none is configured, so nothing could be received")
@@ -176,7 +198,8 @@ func (c Config) build(f files) (Checked, error) {
 			p.add(where, "must not be negative")
 		}
 	}
-	return b, errors.Join(p...)
+	b.Warnings = p.warnings
+	return b, errors.Join(p.errors...)
 }
 
 // check reports addresses that could not be listened on.
@@ -386,6 +409,7 @@ func (c Secret) read(where string, f files, p *problems) signature.Secret {
 		if secret.Value == "" {
 			p.add(where+".env", "the environment variable %s is empty or not set", c.Env)
 		}
+		checkSecret(where+".env", "the environment variable "+c.Env, secret.Value, p)
 		return secret
 	}
 	setDefault(&secret.Name, c.File[strings.LastIndexByte(c.File, '/')+1:])
@@ -398,7 +422,27 @@ func (c Secret) read(where string, f files, p *problems) signature.Secret {
 	if secret.Value == "" {
 		p.add(where+".file", "%s is empty", c.File)
 	}
+	checkSecret(where+".file", c.File, secret.Value, p)
+	if info, err := os.Stat(c.File); err == nil && info.Mode()&0o004 != 0 {
+		p.warn(where+".file", "%s can be read by every user of this machine: chmod o-r", c.File)
+	}
 	return secret
+}
+
+// checkSecret refuses what cannot be what was meant: every genuine notification would be refused because of it.
+func checkSecret(where, from, value string, p *problems) {
+	switch {
+	case strings.HasPrefix(value, "\ufeff"):
+		p.add(where, "%s begins with a byte-order mark, which would be part of the secret: save it without", from)
+	case !utf8.ValidString(value):
+		p.add(where, "%s is not UTF-8 text", from)
+	case strings.ContainsRune(value, 0):
+		p.add(where, "%s holds a NUL", from)
+	case strings.ContainsAny(value, "\n\r"):
+		p.add(where, "%s has several lines; a secret is one", from)
+	case strings.TrimSpace(value) != value:
+		p.warn(where, "%s begins or ends with blanks, which are part of the secret", from)
+	}
 }
 
 // build reads the files of a TLS configuration. A nil one is none.

@@ -138,6 +138,7 @@ func (r *Reloader) apply(found Checked) {
 	r.metrics.reloads.WithLabelValues("success").Inc()
 	r.metrics.lastSuccess.SetToCurrentTime()
 	r.options.Logger.Info("configuration reloaded", "changes", strings.Join(changes, "; "))
+	found.Warn(r.options.Logger)
 	if len(restart) > 0 {
 		r.options.Logger.Warn("a part of the configuration takes effect only when the gateway is started again", "keys", strings.Join(restart, "; "))
 	}
