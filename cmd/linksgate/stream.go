@@ -152,6 +152,8 @@ func readStream[T any](ctx context.Context, s *session, open func(context.Contex
 // error in the words of explain.
 func (s *session) judge(end streamEnd, explain func(*status.Status, *errdetails.ErrorInfo) error) (*again, error) {
 	switch {
+	case end.closing.GetReason() == linksgatev1.ClosingReason_CLOSING_REASON_LEFT:
+		return nil, nil // as was asked for
 	case end.closing != nil:
 		return &again{describeClosing(end.closing), end.closing.GetReconnectAfter().AsDuration()}, nil
 	case errors.Is(end.err, io.EOF):
