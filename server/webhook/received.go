@@ -85,7 +85,7 @@ func (r receivedRequest) notification(doc *jsondoc.Document, verification *links
 		Verification:  verification,
 		Headers:       recordedHeaders(r.headers),
 		ContentDigest: contentDigest(r.body),
-		DuplicateKey:  duplicateKey(r.kind, r.headers, r.body),
+		DuplicateKey:  duplicateKey(r.kind, r.headers, doc, r.body),
 		TraceContext:  traceContext(r.headers),
 	}
 	if utf8.Valid(r.body) {
@@ -98,28 +98,34 @@ func (r receivedRequest) notification(doc *jsondoc.Document, verification *links
 }
 
 // duplicateKey is equal for requests that are copies of one notification, and empty where Linksfield documents no copies: two
-// identical order status bodies may be two events.
+// identical order status bodies may be two events, and nobody knows that what `x-lf-delivery` says is unique. A repetition is better
+// than a loss.
 //
-// Copies are known of two kinds: data usage alerts are repeated until they are accepted, and results of asynchronous Cube
-// calls are resent. Of Cube, the signed timestamp takes part: whether a resend has a new one is not documented, and storing
-// it twice is better than losing an event. A request with `x-lf-delivery` is a copy of another with the same value; what the
-// value means is not documented either, so the body takes part.
-func duplicateKey(kind linksgatev1.NotificationKind, headers http.Header, body []byte) []byte {
-	var distinguishing string
-	delivery := headers.Get("X-Lf-Delivery")
-	switch {
-	case delivery != "":
-		distinguishing = "delivery:" + delivery
-	case kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT:
-		distinguishing = "content:"
-	case kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE:
-		distinguishing = "timestamp:" + headers.Get("X-Lf-Timestamp")
+// Copies are known of two kinds: data usage alerts are repeated until they are accepted, and results of asynchronous Cube calls are
+// resent. There the content takes part by what it says, not by how it is spelled: a copy may have other white space and another order of
+// members. `x-lf-delivery`, every line of it, tells deliveries apart. Of Cube without one the signed timestamp does: whether a resend has
+// a new one is not documented.
+func duplicateKey(kind linksgatev1.NotificationKind, headers http.Header, doc *jsondoc.Document, body []byte) []byte {
+	hash := sha256.New()
+	part := func(name string, values ...string) {
+		for _, value := range values {
+			hash.Write([]byte(name + ":" + value + "\x00")) // which is not in a header value
+		}
+	}
+	deliveries := headers.Values("X-Lf-Delivery")
+	switch kind {
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT:
+	case linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE:
+		if len(deliveries) == 0 {
+			part("timestamp", headers.Get("X-Lf-Timestamp"))
+		}
 	default:
 		return nil
 	}
-	hash := sha256.New()
-	hash.Write([]byte(distinguishing))
-	hash.Write([]byte{0}) // not in a header value
+	part("delivery", deliveries...)
+	if doc != nil {
+		body = doc.Root.AppendCompact(nil, jsondoc.SortedAll)
+	}
 	hash.Write(body)
 	return hash.Sum(nil)[:16]
 }
