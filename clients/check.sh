@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What must hold of the clients beside the suite: generated code is what the protos give, types and style are checked.
-# Needs Python, Node, Rust, Go and git.
+# Needs Python, Node, a JDK with Maven, Rust, Go and git.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -20,6 +20,8 @@ fi
 (cd python && "$environment/bin/mypy" && "$environment/bin/ruff" check src conformance examples && "$environment/bin/ruff" format --check src/linksgate/*.py conformance examples)
 
 (cd typescript && npx tsc --noEmit && npm pack --dry-run >/dev/null 2>&1)
+(cd java && mvn -q -B compile org.apache.maven.plugins:maven-javadoc-plugin:3.11.2:javadoc -Ddoclint=all,-missing -DfailOnWarnings=true \
+  -DsourceFileExcludes='com/linksgate/v1/*')
 (
   cd rust
   export CARGO_TARGET_DIR=$cache/rust
