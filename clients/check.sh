@@ -4,11 +4,11 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-for language in python typescript java rust; do
+for language in python typescript rust; do
   "$language/generate.sh" >/dev/null
 done
-git diff --exit-code -- python typescript java rust
-test -z "$(git status --porcelain -- python typescript java rust)"
+git diff --exit-code -- python typescript rust
+test -z "$(git status --porcelain -- python typescript rust)"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/linksgate
 environment=$cache/python-$(sha256sum python/pyproject.toml | cut -c -16)
