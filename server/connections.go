@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -34,8 +35,9 @@ func connectionLimit(share uint64) int {
 type bounded struct {
 	net.Listener
 	most int
-	// makeRoom, if not nil, closes a connection that nothing is lost by. It reports false if there is none.
-	makeRoom func() bool
+	// makeRoom, if not nil, closes a connection of a source (the zero value: of any) that nothing is lost by. It reports false if there
+	// is none.
+	makeRoom func(source netip.Addr) bool
 
 	mu      sync.Mutex
 	open    int                // mu
@@ -43,7 +45,7 @@ type bounded struct {
 }
 
 // bound bounds the connections of a listener.
-func bound(listener net.Listener, share uint64, makeRoom func() bool) net.Listener {
+func bound(listener net.Listener, share uint64, makeRoom func(source netip.Addr) bool) net.Listener {
 	return &bounded{Listener: listener, most: connectionLimit(share), makeRoom: makeRoom, sources: make(map[netip.Addr]int)}
 }
 
@@ -55,22 +57,40 @@ func (b *bounded) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		source := sourceOf(conn)
-		if b.admit(source) || b.makeRoom != nil && b.makeRoom() && b.admit(source) {
+		err = b.admit(source)
+		if err != nil && b.makeRoom != nil {
+			of := source // its own, if it is that which has too many: others make no room for it
+			if errors.Is(err, errFull) {
+				of = netip.Addr{}
+			}
+			if b.makeRoom(of) {
+				err = b.admit(source)
+			}
+		}
+		if err == nil {
 			return &boundedConn{Conn: conn, bounded: b, source: source}, nil
 		}
 		_ = conn.Close() // nothing was said on it
 	}
 }
 
-func (b *bounded) admit(source netip.Addr) bool {
+var (
+	errFull       = errors.New("as many connections as there may be")
+	errFullSource = errors.New("as many connections as one source may have")
+)
+
+func (b *bounded) admit(source netip.Addr) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open >= b.most || b.sources[source] >= max(b.most/2, 2) {
-		return false
+	switch {
+	case b.sources[source] >= max(b.most/2, 2):
+		return errFullSource
+	case b.open >= b.most:
+		return errFull
 	}
 	b.open++
 	b.sources[source]++
-	return true
+	return nil
 }
 
 func (b *bounded) leave(source netip.Addr) {

@@ -2,10 +2,11 @@ package server_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -16,13 +17,21 @@ import (
 	"github.com/linksgate/linksgate/server/faults"
 )
 
-// Whoever opens more connections than the process may have descriptors, and sends nothing on them, keeps neither the log from its next
-// file nor a genuine sender from being answered.
-func TestIdleConnectionsLeaveRoom(t *testing.T) {
+// limited is the built gateway in a process that may have few descriptors.
+type limited struct {
+	*faults.Gateway
+	webhook string // address
+}
+
+func startLimited(t *testing.T, descriptors int) limited {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("builds the gateway")
 	}
-	t.Parallel()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 4000 {
+		t.Skipf("this test needs 4000 descriptors of its own: %d %v", limit.Cur, err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	dir := t.TempDir()
@@ -30,14 +39,11 @@ func TestIdleConnectionsLeaveRoom(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limited := filepath.Join(dir, "limited")
-	if err := os.WriteFile(limited, []byte("#!/bin/sh\nulimit -n 1024\nexec "+binary+" \"$@\"\n"), 0o700); err != nil {
+	script := filepath.Join(dir, "limited")
+	if err := os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d\nexec %s \"$@\"\n", descriptors, binary), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := exec.LookPath("sh"); err != nil {
-		t.Fatal(err)
-	}
-	g, err := faults.NewGateway(limited, t.TempDir(), faults.Options{})
+	g, err := faults.NewGateway(script, t.TempDir(), faults.Options{})
 	if err == nil {
 		err = g.Start(ctx)
 	}
@@ -49,7 +55,15 @@ func TestIdleConnectionsLeaveRoom(t *testing.T) {
 			t.Log(output)
 		}
 	})
-	address := strings.TrimPrefix(g.Webhook[:strings.LastIndex(g.Webhook, "/linksfield")], "http://")
+	return limited{g, strings.TrimPrefix(g.Webhook[:strings.LastIndex(g.Webhook, "/linksfield")], "http://")}
+}
+
+// Whoever opens more connections than the process may have descriptors, and sends nothing on them, keeps neither the log from its next
+// file nor a genuine sender from being answered.
+func TestIdleConnectionsLeaveRoom(t *testing.T) {
+	t.Parallel()
+	g := startLimited(t, 1024)
+	ctx := t.Context()
 	idle := func(to string, count int) {
 		for range count {
 			conn, err := net.Dial("tcp", to)
@@ -58,11 +72,7 @@ func TestIdleConnectionsLeaveRoom(t *testing.T) {
 			}
 		}
 	}
-	var limit syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil || limit.Cur < 4000 {
-		t.Skipf("this test needs 4000 descriptors of its own: %d %v", limit.Cur, err)
-	}
-	for _, to := range []string{address, g.GRPC, g.REST} {
+	for _, to := range []string{g.webhook, g.GRPC, g.REST} {
 		idle(to, 1100)
 	}
 	time.Sleep(1500 * time.Millisecond) // connections are at rest after a second
@@ -87,5 +97,28 @@ func TestIdleConnectionsLeaveRoom(t *testing.T) {
 		if response.StatusCode != http.StatusOK {
 			t.Fatalf("notification %d: %s", n, response.Status)
 		}
+	}
+}
+
+// Who has as many connections as one source may have gets no more at the cost of others: those are not closed to make room for it.
+func TestOneSourceMakesNobodyLeave(t *testing.T) {
+	t.Parallel()
+	g := startLimited(t, 1024)
+	other, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}).Dial("tcp", g.webhook)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	time.Sleep(1500 * time.Millisecond) // from then on it may be closed to make room
+	for range 600 {
+		if conn, err := net.Dial("tcp", g.webhook); err == nil {
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+	}
+	if err := other.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection of another source: %v", err)
 	}
 }

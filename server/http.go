@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -50,14 +51,17 @@ func (h *httpServer) track(c net.Conn, state http.ConnState) {
 // restTime is how long a connection must have been at rest before it may be closed to make room: a request may be on its way.
 const restTime = time.Second
 
-// makeRoom closes the connection that has been without a request for the longest time, or else the one that has been between two
-// requests for the longest time. It reports false if there is none.
-func (h *httpServer) makeRoom() bool {
+// makeRoom closes the connection of a source (the zero value: of any) that has been without a request for the longest time, or else the one
+// that has been between two requests for the longest time. It reports false if there is none.
+func (h *httpServer) makeRoom(source netip.Addr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, at := range []map[net.Conn]time.Time{h.waiting, h.idle} {
 		var oldest net.Conn
 		for c, since := range at {
+			if source.IsValid() && sourceOf(c) != source {
+				continue
+			}
 			if oldest == nil || since.Before(at[oldest]) {
 				oldest = c
 			}

@@ -267,7 +267,7 @@ func TestWhatPassesIsTriedAgain(t *testing.T) {
 		if waited := calls[1].at.Sub(calls[0].at); waited < 1400*time.Millisecond {
 			t.Errorf("it came again after %v; it was asked to wait for 1.5 s", waited)
 		}
-		if agent := strings.Join(calls[0].metadata["user-agent"], ""); !strings.Contains(agent, "linksgate-") {
+		if agent := strings.Join(calls[0].metadata["user-agent"], ""); !strings.HasPrefix(agent, "linksgate-"+c.language+"/") {
 			t.Errorf("the user agent is %q", agent)
 		}
 	})

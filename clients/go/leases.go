@@ -363,7 +363,7 @@ func (w *worker) extend(ctx context.Context, jobs []*job, tokens []string) {
 	now := time.Now()
 	for i, j := range jobs {
 		if j.token != tokens[i] || j.state == jobFinished || w.jobs[j.delivery.GetId()] != j {
-			continue // leased anew, finished or gone meanwhile
+			continue // leased again, finished or gone meanwhile
 		}
 		said := linksgatev1.LeaseOutcome_LEASE_OUTCOME_UNAVAILABLE
 		if i < len(results) {

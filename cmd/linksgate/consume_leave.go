@@ -1,12 +1,12 @@
 package main
 
 import (
-	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
-
 	"context"
 	"errors"
 	"fmt"
 	"time"
+
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 
 // partTime bounds how long it may take to tell the gateway that a member leaves.

@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -117,7 +120,13 @@ func answerMCP(ctx context.Context, look func(context.Context) (map[string]any, 
 	ctx, cancel := context.WithTimeout(ctx, mcpTime)
 	defer cancel()
 	found, err := look(ctx)
-	if err != nil {
+	switch code := status.Code(err); {
+	case err == nil:
+	case code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded):
+		return nil, nil, fmt.Errorf("not found within %v: there is too much to look at; ask again with since", mcpTime)
+	case code == codes.Unavailable:
+		return nil, nil, fmt.Errorf("the gateway does not answer; is it running at the address that linksgate mcp was given? %w", err)
+	default:
 		return nil, nil, err
 	}
 	data, err := json.Marshal(found)
@@ -132,20 +141,13 @@ func simHistory(ctx context.Context, client linksgatev1.NotificationServiceClien
 	if !in.Since.IsZero() {
 		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: timestamppb.New(in.Since)}}
 	}
-	var newest []*linksgatev1.Notification
-	left := 0
-	for {
+	newest, left, err := newestOf(mcpNotifications, func(token string) ([]*linksgatev1.Notification, string, error) {
+		request.PageToken = token
 		page, err := client.ListNotifications(ctx, request)
-		if err != nil {
-			return nil, err
-		}
-		newest = append(newest, page.GetNotifications()...)
-		if over := len(newest) - mcpNotifications; over > 0 {
-			left, newest = left+over, newest[over:]
-		}
-		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
-			break
-		}
+		return page.GetNotifications(), page.GetNextPageToken(), err
+	})
+	if err != nil {
+		return nil, err
 	}
 	all, err := rawMessages(newest)
 	return map[string]any{"notifications": all, "older_left_out": left}, err
@@ -166,20 +168,13 @@ func refusals(ctx context.Context, client linksgatev1.QuarantineServiceClient, i
 	if !in.Since.IsZero() {
 		request.Since = timestamppb.New(in.Since)
 	}
-	var newest []*linksgatev1.QuarantineEntry
-	left := 0
-	for {
+	newest, left, err := newestOf(mcpEntries, func(token string) ([]*linksgatev1.QuarantineEntry, string, error) {
+		request.PageToken = token
 		page, err := client.ListQuarantineEntries(ctx, request)
-		if err != nil {
-			return nil, err
-		}
-		newest = append(newest, page.GetEntries()...)
-		if over := len(newest) - mcpEntries; over > 0 {
-			left, newest = left+over, newest[over:]
-		}
-		if request.PageToken = page.GetNextPageToken(); request.PageToken == "" {
-			break
-		}
+		return page.GetEntries(), page.GetNextPageToken(), err
+	})
+	if err != nil {
+		return nil, err
 	}
 	all, err := rawMessages(newest)
 	return map[string]any{"entries": all, "older_left_out": left}, err
@@ -217,6 +212,23 @@ func logState(ctx context.Context, client linksgatev1.NotificationServiceClient)
 	}
 	all, err := rawMessages(subscriptions.GetSubscriptions())
 	return map[string]any{"log": log[0], "subscriptions": all}, err
+}
+
+// newestOf returns the newest of what all pages hold, and how many older ones it left out.
+func newestOf[M any](most int, page func(token string) ([]M, string, error)) (newest []M, left int, err error) {
+	for token := ""; ; {
+		some, next, err := page(token)
+		if err != nil {
+			return nil, 0, err
+		}
+		newest = append(newest, some...)
+		if over := len(newest) - most; over > 0 {
+			left, newest = left+over, newest[over:]
+		}
+		if token = next; token == "" {
+			return newest, left, nil
+		}
+	}
 }
 
 // rawMessages are messages in the JSON form that the gateway gives them everywhere.

@@ -46,7 +46,7 @@ func (f *subscriptionsFlags) run(cmd *cobra.Command, _ []string) error {
 		if err := f.examineFailure(st, address); err != nil {
 			return fmt.Errorf("list the subscriptions: %w", err)
 		}
-		return fmt.Errorf("list the subscriptions: %s: %s", st.Code(), escaped(st.Message()))
+		return fmt.Errorf("list the subscriptions: %s: %s\n  %s", st.Code(), escaped(st.Message()), groupAdvice(st.Code(), "", address))
 	}
 	out := bufio.NewWriter(cmd.OutOrStdout())
 	if f.asJSON {

@@ -8,11 +8,10 @@ import (
 	"sync"
 	"time"
 
-	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 	"github.com/linksgate/linksgate/server/store"
 )
 

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	"github.com/linksgate/linksgate/server/store"
 )
 

@@ -10,10 +10,9 @@ import (
 	"sync"
 	"time"
 
-	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	"google.golang.org/protobuf/proto"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 	"github.com/linksgate/linksgate/server/store"
 )
 

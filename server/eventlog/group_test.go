@@ -7,13 +7,12 @@ import (
 	"testing"
 	"time"
 
-	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 

@@ -7,10 +7,9 @@ import (
 	"strings"
 	"time"
 
-	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	"google.golang.org/protobuf/proto"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 )
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
 )

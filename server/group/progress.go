@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
-	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 )
 
 // What a group knows of a record batch beyond "not settled yet" lives in the memory of the gateway that has it in hand. It is

@@ -7,10 +7,9 @@ import (
 	"sync"
 	"time"
 
-	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
-
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
 )

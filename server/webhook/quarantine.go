@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/signature"
 )
 
@@ -62,14 +63,14 @@ type sourceLimit struct {
 
 func newIntake(quarantine Quarantine, most int64) *intake {
 	if most <= 0 {
-		most = 4 * totalByteBurst
+		most = eventlog.DefaultQuarantineBytes
 	}
 	total := func() limit {
 		return limit{rate.NewLimiter(totalRequests, totalRequestBurst), rate.NewLimiter(totalBytes, int(min(totalByteBurst, most/4)))}
 	}
 	return &intake{
 		quarantine: quarantine,
-		burst:      int(min(sourceByteBurst, most/4)),
+		burst:      int(min(sourceByteBurst, most/8)),
 		total:      map[bool]limit{true: total(), false: total()},
 		sources:    make(map[sourceKey]*list.Element),
 		recent:     list.New(),

@@ -108,8 +108,8 @@ type Options struct {
 	Log Log
 	// Quarantine, if set, is where requests go that fail verification or reading.
 	Quarantine Quarantine
-	// QuarantineBytes is what the quarantine may hold. One source gets at most a quarter of it in a burst, all together a half. 0: what
-	// it may hold is not known.
+	// QuarantineBytes is what the quarantine may hold; default as that of the log. In a burst one source gets at most an eighth of it and
+	// all together a quarter, and as much again for what bears a well-formed signature.
 	QuarantineBytes int64
 	// Settings to begin with.
 	Settings

@@ -619,7 +619,7 @@ impl Worker {
             let doubted = self.doubts(said, now);
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             if job.is_finished() || job.token != token {
-                continue; // finished, or leased anew meanwhile
+                continue; // finished, or leased again meanwhile
             }
             match said {
                 LeaseOutcome::Ok => {

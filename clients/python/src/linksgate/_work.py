@@ -478,7 +478,7 @@ class Worker:
         for i, job in enumerate(jobs):
             stays = self._jobs.get(job.id) is job and job.state is not _State.FINISHED
             if not stays or job.token != tokens[i]:
-                continue  # leased anew, finished or gone meanwhile
+                continue  # leased again, finished or gone meanwhile
             said: int = work_pb2.LEASE_OUTCOME_UNAVAILABLE
             if i < len(results):
                 said = results[i].outcome

@@ -648,7 +648,7 @@ public final class Worker {
         Job job = due.get(i);
         boolean stays = jobs.get(job.id()) == job && job.state != Job.State.FINISHED;
         if (!stays || !job.token.equals(tokens.get(i))) {
-          continue; // leased anew, finished or gone meanwhile
+          continue; // leased again, finished or gone meanwhile
         }
         LeaseOutcome said =
             i < results.size()
