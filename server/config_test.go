@@ -429,6 +429,7 @@ func TestEverythingSet(t *testing.T) {
 	cfg, err := readConfig(t, strings.NewReplacer(
 		"DIR", t.TempDir(), "CERTIFICATE", certificate, "KEY", key,
 		"MD5", secret(t, "md5", md5Secret).File, "HMAC", secret(t, "hmac", hmacSecret).File, "TOKEN", secret(t, "token", orderToken).File,
+		"JWKS", newIssuer(t).writeKeys(t),
 	).Replace(readExample(t, "everything.yaml")))
 	if err != nil {
 		t.Fatal(err)

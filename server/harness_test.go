@@ -129,6 +129,13 @@ func startGatewayIn(t *testing.T, cfg config.Config, env server.Env) *gateway {
 	return g
 }
 
+// over returns the gateway with clients on another connection.
+func (g *gateway) over(conn *grpc.ClientConn) *gateway {
+	return &gateway{
+		Serving: g.Serving, config: g.config, http: g.http, conn: conn, client: linksgatev1.NewNotificationServiceClient(conn), logs: g.logs,
+	}
+}
+
 func dial(t *testing.T, address net.Addr, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	options = append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -34,23 +34,29 @@ var arrows = map[string][]string{
 		module + "server/store", "github.com/nats-io/", "google.golang.org/protobuf/", "google.golang.org/grpc", "google.golang.org/grpc/",
 		"google.golang.org/genproto/googleapis/rpc/status",
 	},
+	"server/access": {
+		module + "gen/", "github.com/golang-jwt/jwt/v5", "github.com/MicahParks/", "golang.org/x/time/rate", "github.com/prometheus/client_golang/",
+	},
+	"server/audit": {module + "gen/", module + "server/store", "google.golang.org/protobuf/"},
 	"server/group": {module + "gen/", module + "server/eventlog", "google.golang.org/protobuf/"},
 	"server/rpc": {
-		module + "gen/", module + "server/cluster", module + "server/eventlog", module + "server/group",
+		module + "gen/", module + "server/access", module + "server/audit", module + "server/cluster", module + "server/eventlog",
+		module + "server/group",
 		"google.golang.org/protobuf/", "google.golang.org/grpc", "google.golang.org/grpc/", "google.golang.org/genproto/googleapis/rpc/code",
 		"google.golang.org/genproto/googleapis/rpc/errdetails", "github.com/prometheus/client_golang/",
 	},
 	"server/config": {
-		module + "gen/", module + "server/eventlog", module + "server/payload", module + "server/signature", module + "server/store/disk",
+		module + "gen/", module + "server/access", module + "server/eventlog", module + "server/payload", module + "server/signature",
+		module + "server/store/disk",
 		module + "server/store/nats", module + "server/store/spool", module + "server/webhook", "github.com/goccy/go-yaml", "github.com/goccy/go-yaml/", "github.com/prometheus/client_golang/",
 	},
 	"server/admin": {
-		module + "server/config", module + "server/eventlog", module + "server/group", module + "server/webhook",
+		module + "server/access", module + "server/config", module + "server/eventlog", module + "server/group", module + "server/webhook",
 		"github.com/prometheus/client_golang/",
 	},
 	"server/rest": {
-		module + "gen/", module + "server/rpc", "github.com/grpc-ecosystem/grpc-gateway/", "google.golang.org/protobuf/", "google.golang.org/grpc",
-		"google.golang.org/genproto/googleapis/rpc/errdetails", "github.com/prometheus/client_golang/",
+		module + "gen/", module + "server/access", module + "server/rpc", "github.com/grpc-ecosystem/grpc-gateway/", "google.golang.org/protobuf/", "google.golang.org/grpc",
+		"google.golang.org/grpc/metadata", "google.golang.org/genproto/googleapis/rpc/errdetails", "github.com/prometheus/client_golang/",
 	},
 }
 
@@ -66,6 +72,9 @@ var reserved = map[string][]string{
 	module + "server/rpc":          {"server", "server/rest"},
 	module + "server/cluster":      {"server", "server/rpc"},
 	module + "server/config":       {"server", "server/admin", "server/faults"},
+	module + "server/access":       {"server", "server/admin", "server/config", "server/rest", "server/rpc"},
+	module + "server/audit":        {"server", "server/rpc"},
+	"github.com/golang-jwt/":       {"server/access"},
 	module + "server/rest":         {"server"},
 	module + "server/admin":        {"server"},
 }

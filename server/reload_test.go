@@ -424,8 +424,12 @@ func TestWhatNeedsARestart(t *testing.T) {
 	o.write(t, "crt", readText(t, certificate))
 	o.write(t, "key", readText(t, key))
 	line = o.change(t, g, head+tls+newSecrets)
-	if keys := g.configState(t).NeedsRestart; len(keys) != 1 || !strings.HasPrefix(keys[0], "grpc.tls") {
+	if keys := g.configState(t).NeedsRestart; len(keys) != 0 || !slices.Contains(line.Changes, "grpc.tls: new certificates") {
 		t.Errorf("another certificate: GET /config says %v; the log says %+v", keys, line)
+	}
+	o.change(t, g, head+oldSecrets)
+	if keys := g.configState(t).NeedsRestart; len(keys) != 1 || keys[0] != "grpc.tls" {
+		t.Errorf("no TLS any more: GET /config says %v", keys)
 	}
 }
 

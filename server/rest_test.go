@@ -472,6 +472,7 @@ func TestPagesUnderOtherNamesAreRefused(t *testing.T) {
 
 	cfg = testConfig(t)
 	cfg.Listen.REST, cfg.Listen.Admin = "0.0.0.0:0", "0.0.0.0:0"
+	cfg.Listen.Plaintext, cfg.Access = []string{"rest", "admin"}, everybodyMay()
 	open := startGateway(t, cfg)
 	cfg.Log.Dir, cfg.REST.AllowedHosts = t.TempDir(), named.config.REST.AllowedHosts
 	openNamed := startGateway(t, cfg)
@@ -593,7 +594,7 @@ func TestOpenAPIDescribesEveryCall(t *testing.T) {
 	want := make(map[string]bool)
 	for _, service := range []grpc.ServiceDesc{
 		linksgatev1.NotificationService_ServiceDesc, linksgatev1.GroupService_ServiceDesc, linksgatev1.QuarantineService_ServiceDesc,
-		linksgatev1.ErasureService_ServiceDesc, linksgatev1.WorkerService_ServiceDesc,
+		linksgatev1.ErasureService_ServiceDesc, linksgatev1.WorkerService_ServiceDesc, linksgatev1.AuditService_ServiceDesc,
 	} {
 		name := service.ServiceName[strings.LastIndexByte(service.ServiceName, '.')+1:]
 		for _, method := range service.Methods {

@@ -21,7 +21,10 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/admin"
+	"github.com/linksgate/linksgate/server/audit"
 	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/eventlog"
@@ -78,6 +81,9 @@ type Serving struct {
 	Durability eventlog.Durability
 	// LogPlace is its directory or NATS cluster.
 	LogPlace string
+	// Guarded says that not everybody may do everything; Callers is how many are known.
+	Guarded bool
+	Callers int
 }
 
 // URL is one URL to give to Linksfield.
@@ -90,6 +96,11 @@ type URL struct {
 // Run serves until ctx ends, then finishes what was accepted and returns nil. It returns an error if it could not start, or if
 // the log was frozen by a write error: then the process should be started again.
 func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
+	for name, address := range cfg.Listen.ByName() { // of sockets that were handed over, the configuration does not say where they are
+		if socket := env.Sockets[name]; socket != nil {
+			*address = socket.Addr().String()
+		}
+	}
 	found, err := config.Examine(cfg)
 	if err != nil {
 		return err
@@ -101,10 +112,11 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 	}
 	defer func() { err = errors.Join(err, listeners.close()) }()
 
-	log, shared, err := awaitLog(ctx, found, env.Logger)
+	opened, err := awaitLog(ctx, found, env.Logger)
 	if err != nil {
 		return err
 	}
+	log, shared := opened.log, opened.shared
 	defer func() { err = errors.Join(err, log.Close()) }()
 	if err := log.Err(); err != nil {
 		env.Logger.Warn("notifications are answered with 503 until the log can be written", "error", err)
@@ -128,7 +140,9 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 		}
 		env.Ready(what)
 	}
-	g, err := newGateway(found, log, groups, others, env)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, err := newGateway(ctx, found, opened, groups, others, env)
 	if err != nil {
 		return err
 	}
@@ -149,13 +163,13 @@ func (o owned) Lose(name string) {
 }
 
 // awaitLog opens the log. A cluster that is not there yet is waited for, until ctx ends: connections to the gateway wait meanwhile.
-func awaitLog(ctx context.Context, found config.Checked, logger *slog.Logger) (*eventlog.Log, *nats.Engine, error) {
+func awaitLog(ctx context.Context, found config.Checked, logger *slog.Logger) (opened, error) {
 	const every, told = time.Second, time.Minute
 	var last time.Time
 	for {
-		log, shared, err := openLog(ctx, found, logger)
+		opened, err := openLog(ctx, found, logger)
 		if err == nil || found.NATS == nil || !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, eventlog.ErrUnavailable) {
-			return log, shared, err
+			return opened, err
 		}
 		if time.Since(last) >= told {
 			last = time.Now()
@@ -163,27 +177,39 @@ func awaitLog(ctx context.Context, found config.Checked, logger *slog.Logger) (*
 		}
 		select {
 		case <-ctx.Done():
-			return nil, nil, err
+			return opened, err
 		case <-time.After(every):
 		}
 	}
 }
 
-// openLog opens the log on the engine that the configuration says, and returns that if it is one that gateways share.
-func openLog(ctx context.Context, found config.Checked, logger *slog.Logger) (_ *eventlog.Log, shared *nats.Engine, err error) {
+// opened is what is stored, once it is open. Closing the log closes all of it.
+type opened struct {
+	log    *eventlog.Log
+	trail  *audit.Trail
+	shared *nats.Engine // nil: no other gateway stores there
+}
+
+// openLog opens the log, and all else that is stored, on the engine that the configuration says.
+func openLog(ctx context.Context, found config.Checked, logger *slog.Logger) (o opened, err error) {
 	options := found.Log
 	options.Logger = logger
 	if found.NATS != nil {
-		options.Engine, shared, err = openShared(ctx, found, logger)
+		options.Engine, o.shared, err = openShared(ctx, found, logger)
 	} else {
 		found.Disk.Logger = logger
 		options.Engine, err = disk.Open(ctx, *found.Disk)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("open log: %w", err)
+		return o, fmt.Errorf("open log: %w", err)
 	}
-	log, err := eventlog.Open(ctx, options)
-	return log, shared, err
+	if o.log, err = eventlog.Open(ctx, options); err != nil {
+		return o, err
+	}
+	if o.trail, err = audit.Open(ctx, options.Engine, logger); err != nil {
+		return o, errors.Join(err, o.log.Close())
+	}
+	return o, nil
 }
 
 // openShared connects to the cluster, with a spool in front.
@@ -209,14 +235,18 @@ type gateway struct {
 	facade       *rest.Facade
 	rest         *httpServer // of facade
 	admin        *httpServer
+	certificates *certificates
 	reloader     *config.Reloader
 	usage        *admin.Usage
 	drainTimeout time.Duration
 	logger       *slog.Logger
 }
 
-func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups, others *cluster.Cluster, env Env) (*gateway, error) {
-	cfg := started.Config
+// operator is the caller in audit entries about what was done with files.
+const operator = "operator"
+
+func newGateway(ctx context.Context, started config.Checked, o opened, groups *group.Groups, others *cluster.Cluster, env Env) (*gateway, error) {
+	cfg, log := started.Config, o.log
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	admin.RegisterLog(registry, log)
@@ -225,15 +255,24 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 		Log: log, Quarantine: log.Quarantine(), QuarantineBytes: started.Log.QuarantineBytes, Settings: started.Settings, MaxBody: int64(cfg.Webhook.MaxBody),
 		MaxRequests: cfg.Webhook.MaxRequests, Logger: env.Logger, Metrics: registry,
 	})
+	control := access.NewControl(ctx, started.Access, env.Logger, registry)
+	shown := newCertificates(started.TLS, registry)
 	reloader := config.NewReloader(config.ReloadOptions{
-		Source: env.Source, Asked: env.Reload, Interval: env.PollInterval, Started: started, Apply: front.Configure,
+		Source: env.Source, Asked: env.Reload, Interval: env.PollInterval, Started: started, Apply: func(found config.Checked, changes []string) {
+			front.Configure(found.Settings)
+			control.Apply(found.Access)
+			shown.apply(found.TLS)
+			o.trail.Record(ctx, &linksgatev1.AuditEntry{
+				Caller: operator, Action: "ConfigurationChanged", Outcome: "OK", Detail: strings.Join(changes, "; "), Count: int64(len(changes)),
+			})
+		},
 		Logger: env.Logger, Metrics: registry,
 	})
 	usage := admin.NewUsage(log, front, env.Logger)
 	quiet := slog.NewLogLogger(env.Logger.Handler(), slog.LevelDebug) // of net/http: what senders do wrong
 	services := rpc.New(rpc.Options{
 		Log: log, Reverify: front.Reverify, HasAccount: front.HasAccount, Groups: groups, Cluster: others, MaxStreams: cfg.GRPC.MaxStreams, SendTimeout: time.Duration(cfg.GRPC.SendTimeout),
-		MaxStreamAge: time.Duration(cfg.GRPC.MaxStreamAge), TLS: started.GRPCTLS, Version: env.Version,
+		MaxStreamAge: time.Duration(cfg.GRPC.MaxStreamAge), TLS: shown.of("grpc"), Access: control, Audit: o.trail, Version: env.Version,
 		Logger: env.Logger, Metrics: registry,
 	})
 	facade, err := rest.New(services, cfg.REST.AllowedHosts, time.Duration(cfg.GRPC.SendTimeout))
@@ -251,7 +290,7 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 		log: log, local: local,
 		webhook: newHTTPServer(&http.Server{
 			Handler:           front,
-			TLSConfig:         started.WebhookTLS,
+			TLSConfig:         shown.of("webhook"),
 			ReadHeaderTimeout: min(headerTimeout, time.Duration(cfg.Webhook.ReadTimeout)),
 			ReadTimeout:       time.Duration(cfg.Webhook.ReadTimeout),
 			WriteTimeout:      time.Duration(cfg.Webhook.ReadTimeout) + answerTimeout,
@@ -263,7 +302,7 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 		facade: facade,
 		rest: newHTTPServer(&http.Server{
 			Handler:           rest.CountRequests(registry, facade),
-			TLSConfig:         started.RESTTLS,
+			TLSConfig:         shown.of("rest"),
 			ReadHeaderTimeout: headerTimeout,
 			ReadTimeout:       rest.ReadTime,
 			WriteTimeout:      rest.AnswerTime,
@@ -273,11 +312,13 @@ func newGateway(started config.Checked, log *eventlog.Log, groups *group.Groups,
 			ErrorLog:          quiet,
 		}),
 		admin: newHTTPServer(&http.Server{
-			Handler:      rest.NewHosts(cfg.REST.AllowedHosts, false).Guard(admin.New(log, registry, reloader, usage)),
+			Handler:      rest.NewHosts(cfg.REST.AllowedHosts, false).Guard(admin.New(log, registry, reloader, usage, control)),
+			TLSConfig:    shown.of("admin"),
 			ReadTimeout:  headerTimeout,
 			WriteTimeout: answerTimeout,
 			ErrorLog:     quiet,
 		}),
+		certificates: shown,
 		reloader:     reloader,
 		usage:        usage,
 		drainTimeout: time.Duration(cfg.DrainTimeout),
@@ -295,6 +336,7 @@ func (g *gateway) run(ctx context.Context, on listeners) error {
 	serving.Go(func() error { return g.admin.serve(bound(on.admin, shares.admin, g.admin.makeRoom)) })
 	serving.Go(func() error { g.reloader.Run(servingCtx); return nil })
 	serving.Go(func() error { g.usage.Learn(servingCtx); return nil })
+	serving.Go(func() error { g.certificates.watch(servingCtx, g.logger); return nil })
 	serving.Go(func() error {
 		select {
 		case <-servingCtx.Done():
@@ -368,7 +410,11 @@ func serving(ctx context.Context, c config.Config, on listeners, log *eventlog.L
 	s := Serving{
 		Webhook: on.webhook.Addr(), GRPC: on.grpc.Addr(), REST: on.rest.Addr(), Admin: on.admin.Addr(),
 		WebhookScheme: c.Webhook.TLS.Scheme(), RESTScheme: c.REST.TLS.Scheme(),
-		LogID: log.ID(), Log: info, Durability: log.Durability(), LogPlace: c.Log.Dir,
+		Guarded: c.Access != nil,
+		LogID:   log.ID(), Log: info, Durability: log.Durability(), LogPlace: c.Log.Dir,
+	}
+	if c.Access != nil {
+		s.Callers = len(c.Access.Callers)
 	}
 	if c.Log.NATS != nil {
 		s.LogPlace = "NATS"

@@ -4,12 +4,14 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/config"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
@@ -24,8 +26,11 @@ import (
 //	          be put in force, if it could not
 //	/secrets  the configured secrets by name, and when each last verified a notification
 //
-// Nothing that is private can be got from them.
-func New(log *eventlog.Log, registry *prometheus.Registry, reloader *config.Reloader, usage *Usage) http.Handler {
+//	/callers  the credentials of callers by name, when they end, and when each was last used
+//
+// Nothing that is secret can be got from them. Where there are callers, /config, /secrets and /callers need the right admin, and /metrics
+// does if the configuration says so.
+func New(log *eventlog.Log, registry *prometheus.Registry, reloader *config.Reloader, usage *Usage, control *access.Control) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -48,10 +53,46 @@ func New(log *eventlog.Log, registry *prometheus.Registry, reloader *config.Relo
 		w.WriteHeader(status)
 		_ = json.NewEncoder(w).Encode(answer)
 	})
-	mux.HandleFunc("GET /config", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, reloader.State()) })
-	mux.HandleFunc("GET /secrets", usage.serve)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	admins := func(serve http.HandlerFunc) http.Handler { return guard(control, serve) }
+	mux.Handle("GET /config", admins(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, reloader.State()) }))
+	mux.Handle("GET /secrets", admins(usage.serve))
+	mux.Handle("GET /callers", admins(func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]any{"credentials": control.Uses()})
+	}))
+	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	guarded := guard(control, metrics)
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		if control.MetricsProtected() {
+			guarded.ServeHTTP(w, r)
+			return
+		}
+		metrics.ServeHTTP(w, r)
+	})
 	return mux
+}
+
+// guard serves those who may administer.
+func guard(control *access.Control, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		caller, err := control.Authenticate(r.Context(), access.ShownIn(r))
+		if err == nil {
+			if err = caller.MayAdmin(); err != nil {
+				control.Refused(caller.Name, err)
+			}
+		}
+		missing := new(access.MissingRight)
+		switch {
+		case err == nil:
+			next.ServeHTTP(w, r)
+		case errors.As(err, &missing):
+			http.Error(w, err.Error(), http.StatusForbidden)
+		case errors.Is(err, access.ErrUnavailable):
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		default:
+			w.Header().Set("WWW-Authenticate", access.Challenge)
+			http.Error(w, err.Error(), http.StatusUnauthorized)
+		}
+	})
 }
 
 func writeJSON(w http.ResponseWriter, v any) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/signature"
 	"github.com/linksgate/linksgate/server/webhook"
@@ -50,28 +51,25 @@ func (c Checked) needsRestart(started Checked) []string {
 			keys = append(keys, key)
 		}
 	}
-	for _, one := range []struct {
-		key           string
-		before, after *tls.Config
-	}{
-		{"webhook.tls", started.WebhookTLS, c.WebhookTLS}, {"grpc.tls", started.GRPCTLS, c.GRPCTLS},
-		{"rest.tls", started.RESTTLS, c.RESTTLS},
-	} {
-		if one.before != nil && one.after != nil && !sameTLS(one.before, one.after) {
-			keys = append(keys, one.key+" (the files' content)")
+	had, has := started.TLS.ByName(), c.TLS.ByName()
+	for _, name := range slices.Sorted(maps.Keys(has)) {
+		if (had[name] == nil) != (has[name] == nil) { // else what is in it is applied
+			keys = append(keys, name+".tls")
 		}
 	}
 	return keys
 }
 
 func sameTLS(a, b *tls.Config) bool {
-	return slices.EqualFunc(a.Certificates[0].Certificate, b.Certificates[0].Certificate, bytes.Equal) && a.ClientCAs.Equal(b.ClientCAs)
+	return slices.EqualFunc(a.Certificates[0].Certificate, b.Certificates[0].Certificate, bytes.Equal) && a.ClientCAs.Equal(b.ClientCAs) &&
+		a.ClientAuth == b.ClientAuth
 }
 
 // fixed returns what cannot change while the gateway runs, as text by key: everything but what can, so that a new key is
 // never passed over in silence.
 func (c Config) fixed() map[string]string {
-	c.Accounts, c.Webhook.TrustedProxies = nil, nil
+	c.Accounts, c.Access, c.Webhook.TrustedProxies = nil, nil, nil
+	c.Webhook.TLS, c.GRPC.TLS, c.REST.TLS, c.Admin.TLS = nil, nil, nil, nil
 	keys := make(map[string]string)
 	flatten("", reflect.ValueOf(c), keys)
 	return keys
@@ -94,8 +92,57 @@ func flatten(prefix string, value reflect.Value, into map[string]string) {
 	}
 }
 
-// changesBetween says what differs between two settings, by the names of accounts, secrets and kinds.
-func changesBetween(before, after webhook.Settings) []string {
+// changesBetween says what differs between two configurations and is applied, by the names of accounts, secrets, kinds and callers.
+func changesBetween(before, after Checked) []string {
+	changes := append(settingsChanges(before.Settings, after.Settings), accessChanges(before.Access, after.Access)...)
+	had, has := before.TLS.ByName(), after.TLS.ByName()
+	for _, name := range slices.Sorted(maps.Keys(has)) {
+		if had[name] != nil && has[name] != nil && !sameTLS(had[name], has[name]) {
+			changes = append(changes, name+".tls: new certificates")
+		}
+	}
+	return changes
+}
+
+// accessChanges says whose rights or credentials differ.
+func accessChanges(before, after access.Policy) (changes []string) {
+	byName := func(p access.Policy) map[string]access.CallerPolicy {
+		callers := make(map[string]access.CallerPolicy, len(p.Callers))
+		for _, caller := range p.Callers {
+			callers[caller.Name] = caller
+		}
+		return callers
+	}
+	old, now := byName(before), byName(after)
+	for _, name := range keysOfBoth(old, now) {
+		where := "access.callers." + name
+		_, was := old[name]
+		_, is := now[name]
+		switch {
+		case !was:
+			changes = append(changes, where+": added")
+		case !is:
+			changes = append(changes, where+": removed")
+		case !old[name].Grants.Equal(now[name].Grants):
+			changes = append(changes, where+": new grants")
+		case !reflect.DeepEqual(old[name], now[name]):
+			changes = append(changes, where+": new credentials or limits")
+		}
+	}
+	if before.Open != after.Open || !before.Anonymous.Equal(after.Anonymous) || before.AnonymousLimits != after.AnonymousLimits {
+		changes = append(changes, "access.anonymous: changed")
+	}
+	if !reflect.DeepEqual(before.Issuers, after.Issuers) {
+		changes = append(changes, "access.issuers: changed")
+	}
+	if before.ProtectMetrics != after.ProtectMetrics {
+		changes = append(changes, "access.protect_metrics: changed")
+	}
+	return changes
+}
+
+// settingsChanges says what differs of the accounts and the trusted proxies.
+func settingsChanges(before, after webhook.Settings) []string {
 	changes := []string{}
 	for _, name := range keysOfBoth(before.Accounts, after.Accounts) {
 		where, old, now := "accounts."+name, before.Accounts[name], after.Accounts[name]

@@ -20,6 +20,7 @@ import (
 	"unicode/utf8"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/signature"
@@ -96,8 +97,10 @@ type Checked struct {
 	Disk  *disk.Options
 	NATS  *nats.Options
 	Spool spool.Options
-	// WebhookTLS, GRPCTLS and RESTTLS are nil where there is none.
-	WebhookTLS, GRPCTLS, RESTTLS *tls.Config
+	// Access is who may do what. It can change while the gateway runs.
+	Access access.Policy
+	// TLS of the listeners; nil where there is none. What is in it can change while the gateway runs.
+	TLS ListenerTLS
 	// Warnings are what is allowed, and hardly meant.
 	Warnings []string
 
@@ -165,9 +168,12 @@ func (c Config) build(f files) (Checked, error) {
 	for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
 		b.Settings.Accounts[name] = c.Accounts[name].build("accounts."+name, name, f, &p)
 	}
-	b.WebhookTLS = c.Webhook.TLS.build("webhook.tls", f, &p)
-	b.GRPCTLS = c.GRPC.TLS.build("grpc.tls", f, &p)
-	b.RESTTLS = c.REST.TLS.build("rest.tls", f, &p)
+	b.TLS = ListenerTLS{
+		Webhook: c.Webhook.TLS.build("webhook.tls", f, &p), GRPC: c.GRPC.TLS.build("grpc.tls", f, &p),
+		REST: c.REST.TLS.build("rest.tls", f, &p), Admin: c.Admin.TLS.build("admin.tls", f, &p),
+	}
+	b.Access = c.Access.build(c.Accounts, f, &p)
+	c.checkReach(&p)
 	for _, name := range c.REST.AllowedHosts {
 		if !allowedHost.MatchString(name) {
 			p.add("rest.allowed_hosts", "%q is not a host name such as gateway.example.com, without scheme and port", name)
@@ -199,6 +205,9 @@ func (c Config) build(f files) (Checked, error) {
 		}
 	}
 	b.Warnings = p.warnings
+	if len(p.errors) == 0 {
+		b.Warnings = append(b.Warnings, b.TLS.ExpiryWarnings(time.Now())...)
+	}
 	return b, errors.Join(p.errors...)
 }
 
@@ -445,6 +454,34 @@ func checkSecret(where, from, value string, p *problems) {
 	}
 }
 
+// ListenerTLS is the TLS of each listener; nil where there is none.
+type ListenerTLS struct{ Webhook, GRPC, REST, Admin *tls.Config }
+
+// ByName returns it by the name of the listener's address in [Listen].
+func (l ListenerTLS) ByName() map[string]*tls.Config {
+	return map[string]*tls.Config{"webhook": l.Webhook, "grpc": l.GRPC, "rest": l.REST, "admin": l.Admin}
+}
+
+// expiryWarning is how long before its end a certificate or token is warned of.
+const expiryWarning = 14 * 24 * time.Hour
+
+// ExpiryWarnings says which certificates end soon, or have ended.
+func (l ListenerTLS) ExpiryWarnings(now time.Time) (warnings []string) {
+	listeners := l.ByName()
+	for _, name := range slices.Sorted(maps.Keys(listeners)) {
+		if listeners[name] == nil || listeners[name].Certificates[0].Leaf == nil {
+			continue
+		}
+		switch left := listeners[name].Certificates[0].Leaf.NotAfter.Sub(now); {
+		case left <= 0:
+			warnings = append(warnings, name+".tls: the certificate has expired")
+		case left < expiryWarning:
+			warnings = append(warnings, fmt.Sprintf("%s.tls: the certificate expires in %d days", name, int(left/(24*time.Hour))))
+		}
+	}
+	return warnings
+}
+
 // build reads the files of a TLS configuration. A nil one is none.
 func (c *TLS) build(where string, f files, p *problems) *tls.Config {
 	if c == nil {
@@ -452,7 +489,13 @@ func (c *TLS) build(where string, f files, p *problems) *tls.Config {
 	}
 	certificate, err := c.certificate(f)
 	p.check(where, err)
-	cfg := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	cfg := &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	switch {
+	case c.ClientCertificates != "" && c.ClientCAFile == "":
+		p.add(where+".client_certificates", "needs client_ca_file, which says by whom they are signed")
+	case !slices.Contains([]string{"", "required", "optional"}, c.ClientCertificates):
+		p.add(where+".client_certificates", "%q is not one of required, optional", c.ClientCertificates)
+	}
 	if c.ClientCAFile != "" {
 		pem, err := f.read(c.ClientCAFile)
 		p.check(where+".client_ca_file", err)
@@ -461,6 +504,9 @@ func (c *TLS) build(where string, f files, p *problems) *tls.Config {
 			p.add(where+".client_ca_file", "%s holds no certificate", c.ClientCAFile)
 		}
 		cfg.ClientAuth = tls.RequireAndVerifyClientCert
+		if c.ClientCertificates == "optional" {
+			cfg.ClientAuth = tls.VerifyClientCertIfGiven
+		}
 	}
 	return cfg
 }

@@ -21,13 +21,17 @@ import (
 
 // Config is the gateway's configuration, as the configuration file writes it. A field that is left out has its default.
 //
-// Accounts and Webhook.TrustedProxies can change while the gateway runs; see [Reloader]. The rest needs a restart.
+// Accounts, Access, Webhook.TrustedProxies and what is in the files of TLS can change while the gateway runs; see [Reloader]. The rest
+// needs a restart.
 type Config struct {
 	Listen  Listen  `yaml:"listen"`
 	Log     Log     `yaml:"log"`
 	Webhook Webhook `yaml:"webhook"`
 	GRPC    GRPC    `yaml:"grpc"`
 	REST    REST    `yaml:"rest"`
+	Admin   Admin   `yaml:"admin"`
+	// Access says who may do what. Nil: everybody may do everything, on loopback.
+	Access *Access `yaml:"access"`
 	// DrainTimeout bounds how long a shutdown waits for requests and streams to finish. Default 20s, at least 10ms.
 	DrainTimeout Duration `yaml:"drain_timeout"`
 	// Accounts are the Linksfield accounts by name: lower-case letters, digits and hyphens. The name is part of the URLs
@@ -46,6 +50,14 @@ type Listen struct {
 	REST string `yaml:"rest"`
 	// Admin has /healthz, /readyz, /metrics, /config and /secrets. Default 127.0.0.1:9091.
 	Admin string `yaml:"admin"`
+	// Plaintext names those of webhook, grpc, rest and admin that other machines may reach without TLS, so that whoever is on the way
+	// reads and changes what is sent: for a proxy in front that ends TLS. Default: none, which refuses such an address.
+	Plaintext []string `yaml:"plaintext"`
+}
+
+// ByName returns the addresses by their names in the configuration.
+func (l *Listen) ByName() map[string]*string {
+	return map[string]*string{"webhook": &l.Webhook, "grpc": &l.GRPC, "rest": &l.REST, "admin": &l.Admin}
 }
 
 // Log says where the log is and how much it retains.
@@ -146,12 +158,20 @@ type REST struct {
 	TLS *TLS `yaml:"tls"`
 }
 
-// TLS names the files of a TLS listener, in PEM.
+// Admin is about the admin address.
+type Admin struct {
+	// TLS of the admin address. Default: none.
+	TLS *TLS `yaml:"tls"`
+}
+
+// TLS names the files of a TLS listener, in PEM. What is in them is taken up while the gateway runs.
 type TLS struct {
 	CertFile string `yaml:"cert_file"`
 	KeyFile  string `yaml:"key_file"`
 	// ClientCAFile, if set, makes client certificates required, signed by one of these.
 	ClientCAFile string `yaml:"client_ca_file"`
+	// ClientCertificates is required (the default with ClientCAFile), or optional: then a caller may show a token instead.
+	ClientCertificates string `yaml:"client_certificates"`
 }
 
 // Scheme is that of URLs of an address with this configuration, or with none.

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/linksgate/linksgate/server/webhook"
 )
 
 // defaultPollInterval is how often the configuration is looked at.
@@ -25,10 +23,10 @@ type Reloader struct {
 	options ReloadOptions
 	metrics reloadMetrics
 
-	settings webhook.Settings      // of Run's goroutine; in force
-	tried    fingerprint           // of Run's goroutine; what was last put in force or refused
-	awaited  *fingerprint          // of Run's goroutine; seen once, and different from tried
-	state    atomic.Pointer[State] // what to tell about it; not changed once it is stored
+	inForce Checked               // of Run's goroutine
+	tried   fingerprint           // of Run's goroutine; what was last put in force or refused
+	awaited *fingerprint          // of Run's goroutine; seen once, and different from tried
+	state   atomic.Pointer[State] // what to tell about it; not changed once it is stored
 }
 
 // State is what there is to tell about reloading, in the form of GET /config.
@@ -59,8 +57,8 @@ type ReloadOptions struct {
 	Interval time.Duration
 	// Started is what the gateway was started with.
 	Started Checked
-	// Apply puts settings in force. It is not called by two goroutines at once.
-	Apply   func(webhook.Settings)
+	// Apply puts what can change in force. It is told in words what that is, and is not called by two goroutines at once.
+	Apply   func(found Checked, changes []string)
 	Logger  *slog.Logger
 	Metrics prometheus.Registerer
 }
@@ -69,7 +67,7 @@ type ReloadOptions struct {
 func NewReloader(options ReloadOptions) *Reloader {
 	setDefault(&options.Interval, defaultPollInterval)
 	r := &Reloader{
-		options: options, settings: options.Started.Settings, tried: options.Started.fingerprint,
+		options: options, inForce: options.Started, tried: options.Started.fingerprint,
 		metrics: reloadMetrics{
 			reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 				Name: "linksgate_config_reloads_total",
@@ -129,11 +127,10 @@ func (r *Reloader) apply(found Checked) {
 		r.refuse(found.err)
 		return
 	}
-	settings := found.Settings
-	changes := changesBetween(r.settings, settings)
+	changes := changesBetween(r.inForce, found)
 	restart := found.needsRestart(r.options.Started)
-	r.options.Apply(settings)
-	r.settings = settings
+	r.options.Apply(found, changes)
+	r.inForce = found
 	r.state.Store(&State{LoadedAt: time.Now().UTC(), NeedsRestart: restart})
 	r.metrics.reloads.WithLabelValues("success").Inc()
 	r.metrics.lastSuccess.SetToCurrentTime()

@@ -28,6 +28,8 @@ type Options struct {
 	MinFree int64
 	// OwnClock gives the gateway's processes a wall clock of their own, if this machine can: see [Gateway.SetClock].
 	OwnClock bool
+	// Access is the section of the configuration that says who may do what; empty: everybody everything.
+	Access string
 }
 
 // Secrets are what Linksfield signs with, under a name that is unique for one gateway.
@@ -81,7 +83,14 @@ func (s *settings) text() string {
 	for _, one := range s.secrets {
 		fmt.Fprintf(&text, "      - {name: %s, id: %q, file: %q}\n", one, keyID, s.secretFile("hmac", one))
 	}
+	text.WriteString(s.Access)
 	return text.String()
+}
+
+// Allow writes a configuration with another section that says who may do what. A process that runs is told by [Gateway.Reload].
+func (g *Gateway) Allow(access string) error {
+	g.settings.Access = access
+	return g.settings.write()
 }
 
 // write puts the configuration and its files in place, each of them at once.

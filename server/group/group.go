@@ -54,6 +54,8 @@ var (
 	ErrDraining = errors.New("the gateway is shutting down")
 	// ErrMoved: the group was moved to another place in the log; its members join again.
 	ErrMoved = errors.New("the group was moved")
+	// ErrRefiltered: the group has another filter now; its members join again, which they may have no right to.
+	ErrRefiltered = errors.New("the filter of the group was changed")
 	// ErrLeft: the member left.
 	ErrLeft = errors.New("the member left")
 	// ErrTaken: another gateway coordinates the group now; members join again, there.

@@ -41,7 +41,7 @@ type Member struct {
 	lastGrant uint64
 	alone     *item     // has the member to itself
 	reserved  time.Time // gets nothing until it has nothing, for one that must be alone, since then; zero if it is not reserved
-	left      bool      // gets nothing any more
+	over      error     // why it gets nothing any more; nil: it does
 	lapsed    bool      // let a lease end, or did not even take it: gets one at a time until it settles one
 }
 
@@ -103,24 +103,29 @@ func (g *Groups) Leave(ctx context.Context, name, memberID string) error {
 		if m.id != memberID {
 			continue
 		}
-		m.left = true
-		for it := range m.leases {
-			if !it.told {
-				s.release(it)
-				s.ledger.takeBack(it, now)
-			}
-		}
-		m.signal()
+		m.end(ErrLeft, now)
 	}
 	s.lend(now)
 	return nil
+}
+
+// end has a member get nothing more. What was leased to it and not taken yet goes to others. The caller holds mu.
+func (m *Member) end(why error, now time.Time) {
+	m.over = why
+	for it := range m.leases {
+		if !it.told {
+			m.session.release(it)
+			m.session.ledger.takeBack(it, now)
+		}
+	}
+	m.signal()
 }
 
 // Group returns the group's settings in force.
 func (m *Member) Group() *linksgatev1.Group { return m.session.currentRecord().GetGroup() }
 
 // Next waits for leases and returns those that are there, as many as fit into a size in bytes, at least one. It returns none when
-// ctx ends. Errors: ErrDraining, ErrMoved, ErrLeft, eventlog.ErrNoGroup when the group was deleted.
+// ctx ends. Errors: ErrDraining, ErrMoved, ErrRefiltered, ErrLeft, eventlog.ErrNoGroup when the group was deleted.
 func (m *Member) Next(ctx context.Context, bytes int) ([]Lease, error) {
 	for {
 		leases, err := m.take(bytes)
@@ -146,8 +151,8 @@ func (m *Member) take(bytes int) ([]Lease, error) {
 		return nil, s.gone
 	case draining:
 		return nil, ErrDraining
-	case m.left:
-		return nil, ErrLeft
+	case m.over != nil:
+		return nil, m.over
 	}
 	var leases []Lease
 	taken := 0
@@ -203,7 +208,7 @@ func (m *Member) Leave(keep bool) {
 }
 
 // Fetch lends up to most notifications, of a size of bytes in all, without a membership: those that are there, or the first to
-// arrive within the time to wait. Errors: as for Join.
+// arrive within the time to wait. Errors: as for Join; ErrRefiltered.
 func (g *Groups) Fetch(ctx context.Context, name, clientName string, most, bytes int, wait time.Duration) ([]Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, max(wait, lookTime)+openTime)
 	defer cancel()
@@ -234,7 +239,7 @@ func (m *Member) signal() { signal(m.wake) }
 // room is how many more leases the member may get now.
 func (m *Member) room() int {
 	switch {
-	case m.alone != nil || !m.reserved.IsZero() || m.left:
+	case m.alone != nil || !m.reserved.IsZero() || m.over != nil:
 		return 0
 	case m.lapsed: // it may be gone without anybody having noticed
 		return 1 - len(m.leases)
@@ -309,8 +314,8 @@ func (s *session) lendAlone(now time.Time) {
 		}
 	}
 	// One that let a lease end would let this one end too, and use up its attempts.
-	healthy := slices.ContainsFunc(s.members, func(m *Member) bool { return !m.lapsed && !m.left })
-	fit := func(m *Member) bool { return !m.left && (!m.lapsed || !healthy) }
+	healthy := slices.ContainsFunc(s.members, func(m *Member) bool { return !m.lapsed && m.over == nil })
+	fit := func(m *Member) bool { return m.over == nil && (!m.lapsed || !healthy) }
 	for _, m := range s.members {
 		if len(s.ledger.alone) > 0 && len(m.leases) == 0 && fit(m) {
 			it := s.ledger.alone[0]

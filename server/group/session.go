@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	storagev1 "github.com/linksgate/linksgate/gen/linksgate/storage/v1"
 	"github.com/linksgate/linksgate/server/eventlog"
 )
@@ -148,6 +150,11 @@ func (s *session) refresh() {
 		defer s.mu.Unlock()
 		if revision <= s.revision { // another call was faster
 			return
+		}
+		if !proto.Equal(s.record.GetGroup().GetFilter(), record.GetGroup().GetFilter()) {
+			for _, m := range s.members {
+				m.end(ErrRefiltered, time.Now())
+			}
 		}
 		s.record, s.revision = record, revision
 		s.filter, s.ledger.rules = eventlog.FilterOf(record.GetGroup().GetFilter()), rulesOf(record.GetGroup())

@@ -278,8 +278,9 @@ func TestARejectedLeaseStaysOver(t *testing.T) {
 	b.acknowledge(leaseStale, held)
 }
 
-// A filter holds for what is leased from then on, also for what is in hand.
-func TestAChangedFilterHoldsForWhatIsInHand(t *testing.T) {
+// A changed filter holds for what is leased from then on, also for what is in flight. Members join again for it, since they may have no
+// right to what it lets through; what they have they may still settle.
+func TestAChangedFilterHoldsForWhatIsInFlight(t *testing.T) {
 	b := newBench(t, nil)
 	b.append("acme", "other", "acme", "other", "acme")
 	m := b.join(1)
@@ -295,7 +296,12 @@ func TestAChangedFilterHoldsForWhatIsInHand(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	if leases, err := m.Next(t.Context(), 1<<20); !errors.Is(err, ErrRefiltered) {
+		t.Errorf("the member gets %v, %v; want %v", leases, err, ErrRefiltered)
+	}
+	m.Leave(true)
 	b.reject(leaseOK, &linksgatev1.LeaseRejection{LeaseToken: held[0].Token})
+	m = b.join(1)
 	for range 2 {
 		next := b.take(m, 1)
 		n, err := next[0].Record.Notification()

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -30,6 +31,7 @@ import (
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/gen/openapi"
 	restv1 "github.com/linksgate/linksgate/gen/rest/linksgate/v1"
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/rpc"
 )
 
@@ -93,6 +95,7 @@ func New(server *rpc.Server, allowedHosts []string, sendTimeout time.Duration) (
 		runtime.WithRoutingErrorHandler(f.unrouted),
 		runtime.WithMiddlewares(f.admit),
 		runtime.WithIncomingHeaderMatcher(none),
+		runtime.WithMetadata(func(ctx context.Context, _ *http.Request) metadata.MD { return callerIn(ctx) }),
 		runtime.WithOutgoingHeaderMatcher(none),
 		runtime.WithOutgoingTrailerMatcher(none),
 		runtime.WithDisablePathLengthFallback(),
@@ -106,6 +109,7 @@ func New(server *rpc.Server, allowedHosts []string, sendTimeout time.Duration) (
 		restv1.RegisterWorkerServiceHandler(ctx, f.routes, conn),
 		restv1.RegisterQuarantineServiceHandler(ctx, f.routes, conn),
 		restv1.RegisterErasureServiceHandler(ctx, f.routes, conn),
+		restv1.RegisterAuditServiceHandler(ctx, f.routes, conn),
 		f.routes.HandlePath(http.MethodGet, subscribePath, f.subscribe), // instead of the generated one: the last one counts
 		f.routes.HandlePath(http.MethodGet, openAPIPath, f.openAPI),
 	)
@@ -152,12 +156,20 @@ func (f *Facade) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	routed := r.Clone(r.Context())
+	routed := r.Clone(context.WithValue(r.Context(), callerKey{}, rpc.CallerOf(r)))
 	if r.Method == http.MethodHead {
 		routed.Method, w = http.MethodGet, headWriter{w}
 	}
 	routed.Header = onlyRead(r.Header)
 	f.routes.ServeHTTP(w, routed)
+}
+
+// callerKey is of the metadata that says who makes a request.
+type callerKey struct{}
+
+func callerIn(ctx context.Context) metadata.MD {
+	md, _ := ctx.Value(callerKey{}).(metadata.MD)
+	return md
 }
 
 // headWriter writes no body, and so ends a stream after its headers.
@@ -461,6 +473,9 @@ func (f *Facade) fail(w http.ResponseWriter, err error) {
 	body, err := f.form.Marshal(st.Proto())
 	if err != nil {
 		body = []byte(`{}`) // a status can always be marshalled
+	}
+	if httpStatus == http.StatusUnauthorized {
+		header.Set("WWW-Authenticate", access.Challenge)
 	}
 	header.Set("Content-Type", mediaJSON)
 	header.Set("Content-Length", strconv.Itoa(len(body)))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -50,7 +51,7 @@ func (f *Facade) subscribe(w http.ResponseWriter, r *http.Request, _ map[string]
 
 	var receiving sync.WaitGroup
 	defer receiving.Wait()
-	ctx, cancel := context.WithCancel(r.Context()) // ends when the client is gone
+	ctx, cancel := context.WithCancel(metadata.NewOutgoingContext(r.Context(), callerIn(r.Context()))) // ends when the client is gone
 	defer cancel()
 	stream, err := f.notifications.Subscribe(ctx, request)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // Consume implements [linksgatev1.WorkerServiceServer].
 func (s *workerServer) Consume(req *linksgatev1.ConsumeRequest, stream grpc.ServerStreamingServer[linksgatev1.ConsumeResponse]) error {
-	release, err := s.server.admit()
+	release, err := s.server.admit(stream.Context())
 	if err != nil {
 		return err
 	}
@@ -97,10 +97,13 @@ func (c *consumption) close(err error) error {
 	case errors.Is(err, errMaxAge):
 		c.planned = true
 		return c.sendClosing(linksgatev1.ClosingReason_CLOSING_REASON_MAX_AGE, reconnectAfter())
+	case errors.Is(err, errAccessChanged):
+		c.planned = true
+		return c.sendClosing(linksgatev1.ClosingReason_CLOSING_REASON_ACCESS_CHANGED, reconnectAfter())
 	case errors.Is(err, errDraining), errors.Is(err, group.ErrDraining), errors.Is(err, eventlog.ErrClosed):
 		c.planned = true
 		return errors.Join(err, c.sendClosing(linksgatev1.ClosingReason_CLOSING_REASON_DRAINING, reconnectAfter()))
-	case errors.Is(err, group.ErrMoved), errors.Is(err, group.ErrTaken):
+	case errors.Is(err, group.ErrMoved), errors.Is(err, group.ErrTaken), errors.Is(err, group.ErrRefiltered):
 		c.planned = true
 		return errors.Join(err, c.sendClosing(linksgatev1.ClosingReason_CLOSING_REASON_GROUP_MOVED, durationpb.New(0)))
 	}

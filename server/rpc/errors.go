@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
@@ -32,6 +33,7 @@ var (
 	errTooManyStreams = errors.New("too many open subscriptions")
 	errDraining       = errors.New("the gateway is shutting down")
 	errMaxAge         = errors.New("the stream reached its maximum age") // a planned ending, never a status
+	errAccessChanged  = errors.New("what the caller may do was changed") // a planned ending, never a status
 )
 
 // fieldError is a request that breaks a documented bound.
@@ -73,6 +75,7 @@ func toStatus(err error) (*status.Status, bool) {
 	var field *fieldError
 	var gap *gapError
 	var slow *slowError
+	var missing *access.MissingRight
 	// What the error is about comes before where it was found: a token of another log is a failed precondition wherever it stood.
 	switch {
 	case errors.Is(err, eventlog.ErrOtherLog):
@@ -103,6 +106,18 @@ func toStatus(err error) (*status.Status, bool) {
 		return describe(codes.NotFound, linksgatev1.ErrorReason_ERROR_REASON_NOT_FOUND, err.Error(), nil), true
 	case errors.Is(err, eventlog.ErrTooLarge):
 		return describe(codes.InvalidArgument, linksgatev1.ErrorReason_ERROR_REASON_TOO_LARGE, err.Error(), nil), true
+	case errors.As(err, &missing):
+		return describe(codes.PermissionDenied, linksgatev1.ErrorReason_ERROR_REASON_RIGHT_MISSING, err.Error(), map[string]string{"right": missing.Right}), true
+	case errors.Is(err, access.ErrNoCredential):
+		return describe(codes.Unauthenticated, linksgatev1.ErrorReason_ERROR_REASON_CREDENTIAL_MISSING, err.Error(), nil), true
+	case errors.Is(err, access.ErrBadCredential):
+		return describe(codes.Unauthenticated, linksgatev1.ErrorReason_ERROR_REASON_CREDENTIAL_REFUSED, err.Error(), nil), true
+	case errors.Is(err, access.ErrUnavailable):
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE, err.Error(), nil, retryIn(time.Second)), true
+	case errors.Is(err, access.ErrTooMany):
+		delay, limit := access.RetryDelay(err)
+		return describe(codes.ResourceExhausted, linksgatev1.ErrorReason_ERROR_REASON_CALLER_LIMIT, err.Error(), nil, retryIn(delay),
+			&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{Subject: "caller", Description: limit}}}), true
 	case errors.Is(err, errTooManyStreams):
 		return describe(codes.ResourceExhausted, linksgatev1.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS, err.Error(), nil, retryIn(5*time.Second),
 			&errdetails.QuotaFailure{Violations: []*errdetails.QuotaFailure_Violation{{
@@ -119,6 +134,8 @@ func toStatus(err error) (*status.Status, bool) {
 				Subject: "gateway", Description: "groups"}}}), true
 	case errors.Is(err, group.ErrMoved):
 		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_GROUP_MOVED, "the group was moved to another place in the log", nil, retryIn(100*time.Millisecond)), true
+	case errors.Is(err, group.ErrRefiltered):
+		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_GROUP_MOVED, err.Error(), nil, retryIn(100*time.Millisecond)), true
 	case errors.Is(err, cluster.ErrCutOff):
 		return describe(codes.Unavailable, linksgatev1.ErrorReason_ERROR_REASON_LOG_UNAVAILABLE, err.Error(), nil, retryIn(time.Second)), true
 	case errors.Is(err, group.ErrTaken), errors.Is(err, cluster.ErrElsewhere), errors.Is(err, cluster.ErrLost):

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/eventlog/eventlogtest"
@@ -61,10 +62,34 @@ var sentinels = map[string]statusCase{
 	"ErrTooManyGroups": {err: eventlog.ErrTooManyGroups, code: codes.ResourceExhausted, reason: "TOO_MANY_GROUPS", quota: true},
 	"ErrDraining":      {err: group.ErrDraining, code: codes.Unavailable, reason: "DRAINING", retry: true},
 	"ErrMoved":         {err: group.ErrMoved, code: codes.Unavailable, reason: "GROUP_MOVED", retry: true},
+	"ErrRefiltered":    {err: group.ErrRefiltered, code: codes.Unavailable, reason: "GROUP_MOVED", retry: true},
 	"ErrTaken":         {err: group.ErrTaken, code: codes.Unavailable, reason: "GROUP_TAKEN_OVER", retry: true},
 	"ErrElsewhere":     {err: cluster.ErrElsewhere, code: codes.Unavailable, reason: "GROUP_TAKEN_OVER", retry: true},
 	"ErrLost":          {err: cluster.ErrLost, code: codes.Unavailable, reason: "GROUP_TAKEN_OVER", retry: true},
 	"ErrCutOff":        {err: cluster.ErrCutOff, code: codes.Unavailable, reason: "LOG_UNAVAILABLE", retry: true},
+}
+
+// accessSentinels are the errors of package access, which has one of the log's names too.
+var accessSentinels = map[string]statusCase{
+	"ErrNoCredential":  {err: access.ErrNoCredential, code: codes.Unauthenticated, reason: "CREDENTIAL_MISSING"},
+	"ErrBadCredential": {err: access.ErrBadCredential, code: codes.Unauthenticated, reason: "CREDENTIAL_REFUSED"},
+	"ErrUnavailable":   {err: access.ErrUnavailable, code: codes.Unavailable, reason: "ISSUER_UNAVAILABLE", retry: true},
+	"ErrTooMany":       {err: access.ErrTooMany, code: codes.ResourceExhausted, reason: "CALLER_LIMIT", retry: true, quota: true},
+}
+
+// TestEveryErrorOfAccessHasACode is the same for package access.
+func TestEveryErrorOfAccessHasACode(t *testing.T) {
+	for _, name := range exportedErrors(t, "../access") {
+		if _, ok := accessSentinels[name]; !ok {
+			t.Errorf("%s has no row in the table", name)
+		}
+	}
+	for name, tt := range accessSentinels {
+		t.Run(name, func(t *testing.T) {
+			tt.err = fmt.Errorf("%w: more", tt.err)
+			checkStatus(t, tt)
+		})
+	}
 }
 
 // TestEveryErrorBelowHasACode reads the names of the errors from the source, so that a new one is not forgotten.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -70,15 +71,23 @@ func (s *groupServer) ListGroups(ctx context.Context, req *linksgatev1.ListGroup
 	if err != nil {
 		return nil, err
 	}
+	last := "" // looked at
+	if len(groups) > 0 {
+		last = groups[len(groups)-1].GetName()
+	}
+	groups = slices.DeleteFunc(groups, func(g *linksgatev1.Group) bool {
+		caller := sessionOf(ctx).caller
+		return caller.MayWork(g.GetName()) != nil && caller.MayOperateGroup(g.GetFilter()) != nil
+	})
 	s.server.completeElsewhere(ctx, groups)
 	for i, bytes := 0, 0; i < len(groups); i++ { // filters can be large
 		if bytes += proto.Size(groups[i]); bytes > maxPageBytes && i > 0 {
-			groups, more = groups[:i], true
+			groups, more, last = groups[:i], true, groups[i-1].GetName()
 		}
 	}
 	response := &linksgatev1.ListGroupsResponse{Groups: groups}
-	if more && len(groups) > 0 {
-		response.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(groups[len(groups)-1].GetName()))
+	if more {
+		response.NextPageToken = base64.RawURLEncoding.EncodeToString([]byte(last))
 	}
 	return response, nil
 }

@@ -132,6 +132,11 @@ func (s *Server) GetNotification(ctx context.Context, req *linksgatev1.GetNotifi
 	if err != nil {
 		return nil, err
 	}
+	if caller := sessionOf(ctx).caller; caller.MayRead(n.GetAccount(), n.GetKind()) != nil {
+		err := caller.MayRead(n.GetAccount(), n.GetKind())
+		s.access.Refused(caller.Name, err)
+		return nil, err
+	}
 	return &linksgatev1.GetNotificationResponse{Notification: n}, nil
 }
 

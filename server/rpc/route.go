@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -160,7 +161,7 @@ func (s *Server) routeStream(srv any, stream grpc.ServerStream, info *grpc.Strea
 
 // passStream passes on a member's stream. It counts as one here too.
 func (s *Server) passStream(ctx context.Context, peer, method string, request proto.Message, stream grpc.ServerStream) error {
-	release, err := s.admit()
+	release, err := s.admit(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,6 +169,8 @@ func (s *Server) passStream(ctx context.Context, peer, method string, request pr
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.draining, func() { cancel(cluster.ErrLeave) })()
+	var changed atomic.Bool
+	defer s.watch(ctx, func(error) { changed.Store(true); cancel(cluster.ErrLeave) })()
 	data, err := proto.Marshal(request)
 	if err != nil {
 		return err
@@ -175,13 +178,18 @@ func (s *Server) passStream(ctx context.Context, peer, method string, request pr
 	err = s.cluster.Stream(ctx, peer, method, data, func(message []byte) error {
 		return stream.SendMsg(encoded{mem.SliceBuffer(message)})
 	})
-	if errors.Is(context.Cause(ctx), cluster.ErrLeave) {
-		closing := &linksgatev1.Closing{Reason: linksgatev1.ClosingReason_CLOSING_REASON_DRAINING, ReconnectAfter: reconnectAfter()}
-		return errors.Join(errDraining, stream.SendMsg(&linksgatev1.ConsumeResponse{
-			Frame: &linksgatev1.ConsumeResponse_Closing{Closing: closing},
-		}))
+	if !errors.Is(context.Cause(ctx), cluster.ErrLeave) {
+		return err
 	}
-	return err
+	closing := &linksgatev1.Closing{Reason: linksgatev1.ClosingReason_CLOSING_REASON_DRAINING, ReconnectAfter: reconnectAfter()}
+	if changed.Load() {
+		closing.Reason, err = linksgatev1.ClosingReason_CLOSING_REASON_ACCESS_CHANGED, nil
+	} else {
+		err = errDraining
+	}
+	return errors.Join(err, stream.SendMsg(&linksgatev1.ConsumeResponse{
+		Frame: &linksgatev1.ConsumeResponse_Closing{Closing: closing},
+	}))
 }
 
 // received is a stream whose request was read already. Nothing is sent once check fails.

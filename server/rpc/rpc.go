@@ -27,6 +27,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/access"
+	"github.com/linksgate/linksgate/server/audit"
 	"github.com/linksgate/linksgate/server/cluster"
 	"github.com/linksgate/linksgate/server/eventlog"
 	"github.com/linksgate/linksgate/server/group"
@@ -50,6 +52,10 @@ type Options struct {
 	SendTimeout time.Duration
 	// MaxStreamAge ends subscriptions after this time with OK, for load balancing. Default: never.
 	MaxStreamAge time.Duration
+	// Access says who may call what. Default: everybody may do everything.
+	Access *access.Control
+	// Audit, if set, gets what callers change.
+	Audit *audit.Trail
 	// TLS, if set, is required of all clients but those of this process.
 	TLS *tls.Config
 	// Version of the gateway, for GetLogInfo.
@@ -81,6 +87,8 @@ type Server struct {
 	log          *eventlog.Log
 	groups       *group.Groups    // nil if not served
 	cluster      *cluster.Cluster // nil: all groups are coordinated here
+	access       *access.Control
+	audit        *audit.Trail // nil: nothing is recorded
 	hasAccount   func(string) bool
 	maxStreams   int
 	sendTimeout  time.Duration
@@ -112,10 +120,15 @@ func New(options Options) *Server {
 	if options.Logger == nil {
 		options.Logger = slog.New(slog.DiscardHandler)
 	}
+	if options.Access == nil {
+		options.Access = access.NewControl(context.Background(), access.Policy{Open: true}, options.Logger, nil)
+	}
 	s := &Server{
 		log:          options.Log,
 		groups:       options.Groups,
 		cluster:      options.Cluster,
+		access:       options.Access,
+		audit:        options.Audit,
 		hasAccount:   options.HasAccount,
 		maxStreams:   options.MaxStreams,
 		sendTimeout:  options.SendTimeout,
@@ -132,8 +145,8 @@ func New(options Options) *Server {
 	serverOptions := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.ConnectionTimeout(beginTimeout),
-		grpc.ChainUnaryInterceptor(s.unaryErrors, s.routeUnary),
-		grpc.ChainStreamInterceptor(s.streamErrors, s.routeStream),
+		grpc.ChainUnaryInterceptor(s.unaryErrors, s.authorizeUnary, s.routeUnary),
+		grpc.ChainStreamInterceptor(s.streamErrors, s.authorizeStream, s.routeStream),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: serverPing, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
 	}
@@ -151,6 +164,9 @@ func New(options Options) *Server {
 	if options.Groups != nil {
 		linksgatev1.RegisterWorkerServiceServer(s.grpc, &workerServer{server: s, groups: options.Groups})
 		linksgatev1.RegisterGroupServiceServer(s.grpc, &groupServer{server: s, groups: options.Groups, parked: s.log.Groups()})
+	}
+	if options.Audit != nil {
+		linksgatev1.RegisterAuditServiceServer(s.grpc, &auditServer{trail: options.Audit})
 	}
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
@@ -236,8 +252,9 @@ func (s *Server) reportHealth() {
 	s.health.SetServingStatus(linksgatev1.NotificationService_ServiceDesc.ServiceName, state)
 }
 
-// admit counts a subscription in. The returned function counts it out.
-func (s *Server) admit() (func(), error) {
+// admit counts a stream in, here and for its caller. The returned function counts it out.
+func (s *Server) admit(ctx context.Context) (func(), error) {
+	caller := sessionOf(ctx).caller
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining.Err() != nil {
@@ -246,11 +263,17 @@ func (s *Server) admit() (func(), error) {
 	if s.streams >= s.maxStreams {
 		return nil, errTooManyStreams
 	}
+	release, err := caller.Stream()
+	if err != nil {
+		s.access.Refused(caller.Name, err)
+		return nil, err
+	}
 	s.streams++
 	s.metrics.streams.Set(float64(s.streams))
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		release()
 		s.streams--
 		s.metrics.streams.Set(float64(s.streams))
 	}, nil

@@ -47,12 +47,13 @@ func (o *outlet) blocked() time.Duration {
 	return time.Since(o.opened) - time.Duration(began)
 }
 
-// serveStream runs a stream until it ends by itself, the server drains, it reaches the maximum age, or its client does not
-// read. The context that run gets ends in all but the last of these; then run goes on beside, until its send fails.
+// serveStream runs a stream until it ends by itself, the server drains, it reaches the maximum age, its caller's rights change, or
+// its client does not read. The context that run gets ends in all but the last of these; then run goes on beside, until its send fails.
 func (s *Server) serveStream(ctx context.Context, o *outlet, run func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.draining, func() { cancel(errDraining) })()
+	defer s.watch(ctx, cancel)()
 	if s.maxStreamAge > 0 {
 		age := time.AfterFunc(s.maxStreamAge, func() { cancel(errMaxAge) })
 		defer age.Stop()

@@ -8,16 +8,18 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/access"
 	"github.com/linksgate/linksgate/server/eventlog"
 )
 
 // Subscribe implements [linksgatev1.NotificationServiceServer].
 func (s *Server) Subscribe(req *linksgatev1.SubscribeRequest, stream grpc.ServerStreamingServer[linksgatev1.SubscribeResponse]) error {
-	release, err := s.admit()
+	release, err := s.admit(stream.Context())
 	if err != nil {
 		return err
 	}
@@ -42,6 +44,7 @@ type subscription struct {
 	onGap     linksgatev1.GapPolicy
 	info      eventlog.Info // of the log when the subscription began
 	request   *linksgatev1.SubscribeRequest
+	caller    *access.Caller
 
 	live    atomic.Bool  // CaughtUp was sent, and FellBehind not since
 	lagTime atomic.Int64 // of the newest step, in nanoseconds
@@ -51,6 +54,7 @@ type subscription struct {
 // newSubscription checks a request and settles where it starts and ends.
 func (s *Server) newSubscription(ctx context.Context, req *linksgatev1.SubscribeRequest, stream grpc.ServerStreamingServer[linksgatev1.SubscribeResponse]) (*subscription, error) {
 	sub := &subscription{server: s, outlet: newOutlet(stream), maxBatch: int(req.GetMaxBatch()), onGap: req.GetOnGap(), request: req}
+	sub.caller = sessionOf(ctx).caller
 	var err error
 	if sub.options.Filter, err = toFilter(req.GetFilter(), "filter."); err != nil {
 		return nil, err
@@ -131,7 +135,7 @@ func (sub *subscription) run(ctx context.Context) error {
 			return sub.close(next, err)
 		}
 		next = step.Next
-		if err := sub.sendStep(step); err != nil {
+		if err := sub.sendStep(ctx, step); err != nil {
 			return err
 		}
 	}
@@ -156,6 +160,8 @@ func (sub *subscription) close(next eventlog.Cursor, err error) error {
 	switch {
 	case errors.Is(err, errMaxAge):
 		return sub.sendClosing(next, linksgatev1.ClosingReason_CLOSING_REASON_MAX_AGE, reconnect)
+	case errors.Is(err, errAccessChanged):
+		return sub.sendClosing(next, linksgatev1.ClosingReason_CLOSING_REASON_ACCESS_CHANGED, reconnect)
 	case errors.Is(err, errDraining), errors.Is(err, eventlog.ErrClosed):
 		return errors.Join(err, sub.sendClosing(next, linksgatev1.ClosingReason_CLOSING_REASON_DRAINING, reconnect))
 	}
@@ -169,7 +175,7 @@ func (sub *subscription) sendClosing(next eventlog.Cursor, reason linksgatev1.Cl
 }
 
 // sendStep sends what a step of the reading holds.
-func (sub *subscription) sendStep(step eventlog.Step) error {
+func (sub *subscription) sendStep(ctx context.Context, step eventlog.Step) error {
 	sub.lagTime.Store(int64(step.Lag.Time))
 	if step.Gap != nil {
 		if err := sub.gap(step); err != nil {
@@ -183,7 +189,7 @@ func (sub *subscription) sendStep(step eventlog.Step) error {
 			return err
 		}
 	}
-	if err := sub.sendRecords(step); err != nil {
+	if err := sub.sendRecords(ctx, step); err != nil {
 		return err
 	}
 	if step.State == eventlog.StateLive && !sub.live.Load() {
@@ -222,7 +228,7 @@ func (sub *subscription) gap(step eventlog.Step) error {
 }
 
 // sendRecords sends the records of a step in batches of at most maxBatch.
-func (sub *subscription) sendRecords(step eventlog.Step) error {
+func (sub *subscription) sendRecords(ctx context.Context, step eventlog.Step) error {
 	for records := step.Records; len(records) > 0; {
 		n := min(len(records), sub.maxBatch)
 		place := records[n-1].Next
@@ -230,7 +236,11 @@ func (sub *subscription) sendRecords(step eventlog.Step) error {
 			place = step.Next // what follows in the stored batch was filtered out
 		}
 		token := sub.server.log.Token(place)
-		if err := sub.sendMessage(token, newBatchFrame(token, records[:n])); err != nil {
+		frame := newBatchFrame(token, records[:n])
+		if !sub.live.Load() {
+			sub.caller.Replay(ctx, mem.BufferSlice(frame).Len())
+		}
+		if err := sub.sendMessage(token, frame); err != nil {
 			return err
 		}
 		sub.server.metrics.sent.Add(float64(n))

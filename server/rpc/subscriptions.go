@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -39,6 +38,10 @@ func (s *Server) ListSubscriptions(ctx context.Context, _ *linksgatev1.ListSubsc
 		open = append(open, sub)
 	}
 	s.mu.Unlock()
+	caller := sessionOf(ctx).caller
+	if caller.MayAdmin() != nil {
+		open = slices.DeleteFunc(open, func(sub *subscription) bool { return sub.caller.Name != caller.Name })
+	}
 	slices.SortFunc(open, func(a, b *subscription) int { return cmp.Compare(a.opened.UnixNano(), b.opened.UnixNano()) })
 	response := new(linksgatev1.ListSubscriptionsResponse)
 	for _, sub := range open {
@@ -51,7 +54,8 @@ func (sub *subscription) describe(info eventlog.Info) *linksgatev1.Subscription 
 	token := *sub.sentToken.Load()
 	description := &linksgatev1.Subscription{
 		ClientName: sub.request.GetClientName(),
-		Peer:       "local",
+		Caller:     sub.caller.Name,
+		Peer:       sub.server.addressOf(sub.stream.Context()),
 		StartedAt:  timestamppb.New(sub.opened),
 		Filter:     sub.request.GetFilter(),
 		Token:      token,
@@ -61,9 +65,6 @@ func (sub *subscription) describe(info eventlog.Info) *linksgatev1.Subscription 
 		Blocked:    durationpb.New(sub.blocked()),
 	}
 	ctx := sub.stream.Context()
-	if from, ok := peer.FromContext(ctx); ok && from.Addr != sub.server.local.Addr() {
-		description.Peer = from.Addr.String()
-	}
 	if agent := metadata.ValueFromIncomingContext(ctx, "user-agent"); len(agent) > 0 {
 		description.UserAgent = agent[0]
 	}

@@ -31,7 +31,7 @@ func (s *workerServer) Leave(ctx context.Context, req *linksgatev1.LeaveRequest)
 
 // Fetch implements [linksgatev1.WorkerServiceServer].
 func (s *workerServer) Fetch(ctx context.Context, req *linksgatev1.FetchRequest) (*linksgatev1.FetchResponse, error) {
-	release, err := s.server.admit()
+	release, err := s.server.admit(ctx)
 	if err != nil {
 		return nil, err
 	}

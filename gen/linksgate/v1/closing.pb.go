@@ -39,6 +39,9 @@ const (
 	ClosingReason_CLOSING_REASON_GROUP_MOVED ClosingReason = 4
 	// The member asked to leave: see WorkerService.Leave. The stream ends with OK.
 	ClosingReason_CLOSING_REASON_LEFT ClosingReason = 5
+	// What the caller may do was changed, or its credential ends. The stream ends with OK; a new one
+	// shows what holds now.
+	ClosingReason_CLOSING_REASON_ACCESS_CHANGED ClosingReason = 6
 )
 
 // Enum value maps for ClosingReason.
@@ -50,14 +53,16 @@ var (
 		3: "CLOSING_REASON_DRAINING",
 		4: "CLOSING_REASON_GROUP_MOVED",
 		5: "CLOSING_REASON_LEFT",
+		6: "CLOSING_REASON_ACCESS_CHANGED",
 	}
 	ClosingReason_value = map[string]int32{
-		"CLOSING_REASON_UNSPECIFIED": 0,
-		"CLOSING_REASON_COMPLETED":   1,
-		"CLOSING_REASON_MAX_AGE":     2,
-		"CLOSING_REASON_DRAINING":    3,
-		"CLOSING_REASON_GROUP_MOVED": 4,
-		"CLOSING_REASON_LEFT":        5,
+		"CLOSING_REASON_UNSPECIFIED":    0,
+		"CLOSING_REASON_COMPLETED":      1,
+		"CLOSING_REASON_MAX_AGE":        2,
+		"CLOSING_REASON_DRAINING":       3,
+		"CLOSING_REASON_GROUP_MOVED":    4,
+		"CLOSING_REASON_LEFT":           5,
+		"CLOSING_REASON_ACCESS_CHANGED": 6,
 	}
 )
 
@@ -151,14 +156,15 @@ const file_linksgate_v1_closing_proto_rawDesc = "" +
 	"\x1alinksgate/v1/closing.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\"\x82\x01\n" +
 	"\aClosing\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.linksgate.v1.ClosingReasonR\x06reason\x12B\n" +
-	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter*\xbf\x01\n" +
+	"\x0freconnect_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0ereconnectAfter*\xe2\x01\n" +
 	"\rClosingReason\x12\x1e\n" +
 	"\x1aCLOSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18CLOSING_REASON_COMPLETED\x10\x01\x12\x1a\n" +
 	"\x16CLOSING_REASON_MAX_AGE\x10\x02\x12\x1b\n" +
 	"\x17CLOSING_REASON_DRAINING\x10\x03\x12\x1e\n" +
 	"\x1aCLOSING_REASON_GROUP_MOVED\x10\x04\x12\x17\n" +
-	"\x13CLOSING_REASON_LEFT\x10\x05B`\n" +
+	"\x13CLOSING_REASON_LEFT\x10\x05\x12!\n" +
+	"\x1dCLOSING_REASON_ACCESS_CHANGED\x10\x06B`\n" +
 	"\x10com.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\fLinksgate.V1b\x06proto3"
 
 var (

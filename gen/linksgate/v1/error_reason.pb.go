@@ -94,6 +94,17 @@ const (
 	ErrorReason_ERROR_REASON_CROSS_ORIGIN ErrorReason = 29
 	// Over REST, 421: the gateway may not be asked under this host name.
 	ErrorReason_ERROR_REASON_HOST_NOT_ALLOWED ErrorReason = 30
+	// UNAUTHENTICATED: the call bears no credential, and anonymous callers may do nothing here.
+	ErrorReason_ERROR_REASON_CREDENTIAL_MISSING ErrorReason = 31
+	// UNAUTHENTICATED: the credential is not known, not valid yet, or not valid any more.
+	ErrorReason_ERROR_REASON_CREDENTIAL_REFUSED ErrorReason = 32
+	// PERMISSION_DENIED: the caller does not have a right that the call needs. Metadata `right`:
+	// read, work, operate or admin.
+	ErrorReason_ERROR_REASON_RIGHT_MISSING ErrorReason = 33
+	// RESOURCE_EXHAUSTED: the caller has reached one of its own limits. QuotaFailure, RetryInfo.
+	ErrorReason_ERROR_REASON_CALLER_LIMIT ErrorReason = 34
+	// UNAVAILABLE: the keys of the issuer of the JWT could not be had yet. RetryInfo.
+	ErrorReason_ERROR_REASON_ISSUER_UNAVAILABLE ErrorReason = 35
 )
 
 // Enum value maps for ErrorReason.
@@ -130,6 +141,11 @@ var (
 		28: "ERROR_REASON_UNSUPPORTED_MEDIA_TYPE",
 		29: "ERROR_REASON_CROSS_ORIGIN",
 		30: "ERROR_REASON_HOST_NOT_ALLOWED",
+		31: "ERROR_REASON_CREDENTIAL_MISSING",
+		32: "ERROR_REASON_CREDENTIAL_REFUSED",
+		33: "ERROR_REASON_RIGHT_MISSING",
+		34: "ERROR_REASON_CALLER_LIMIT",
+		35: "ERROR_REASON_ISSUER_UNAVAILABLE",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":            0,
@@ -163,6 +179,11 @@ var (
 		"ERROR_REASON_UNSUPPORTED_MEDIA_TYPE": 28,
 		"ERROR_REASON_CROSS_ORIGIN":           29,
 		"ERROR_REASON_HOST_NOT_ALLOWED":       30,
+		"ERROR_REASON_CREDENTIAL_MISSING":     31,
+		"ERROR_REASON_CREDENTIAL_REFUSED":     32,
+		"ERROR_REASON_RIGHT_MISSING":          33,
+		"ERROR_REASON_CALLER_LIMIT":           34,
+		"ERROR_REASON_ISSUER_UNAVAILABLE":     35,
 	}
 )
 
@@ -197,7 +218,7 @@ var File_linksgate_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1flinksgate/v1/error_reason.proto\x12\flinksgate.v1*\xe0\a\n" +
+	"\x1flinksgate/v1/error_reason.proto\x12\flinksgate.v1*\x8e\t\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dERROR_REASON_INVALID_ARGUMENT\x10\x01\x12\x18\n" +
@@ -230,7 +251,12 @@ const file_linksgate_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_BODY_TOO_SLOW\x10\x1b\x12'\n" +
 	"#ERROR_REASON_UNSUPPORTED_MEDIA_TYPE\x10\x1c\x12\x1d\n" +
 	"\x19ERROR_REASON_CROSS_ORIGIN\x10\x1d\x12!\n" +
-	"\x1dERROR_REASON_HOST_NOT_ALLOWED\x10\x1eB`\n" +
+	"\x1dERROR_REASON_HOST_NOT_ALLOWED\x10\x1e\x12#\n" +
+	"\x1fERROR_REASON_CREDENTIAL_MISSING\x10\x1f\x12#\n" +
+	"\x1fERROR_REASON_CREDENTIAL_REFUSED\x10 \x12\x1e\n" +
+	"\x1aERROR_REASON_RIGHT_MISSING\x10!\x12\x1d\n" +
+	"\x19ERROR_REASON_CALLER_LIMIT\x10\"\x12#\n" +
+	"\x1fERROR_REASON_ISSUER_UNAVAILABLE\x10#B`\n" +
 	"\x10com.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\fLinksgate.V1b\x06proto3"
 
 var (

@@ -1470,7 +1470,7 @@ type Subscription struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name that the client gave itself. Empty: none.
 	ClientName string `protobuf:"bytes,1,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
-	// Address and port that it comes from; `local` for one over REST.
+	// Address and port that it comes from.
 	Peer string `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`
 	// The client library that it says to be (the user agent of gRPC).
 	UserAgent string `protobuf:"bytes,3,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
@@ -1487,7 +1487,9 @@ type Subscription struct {
 	// Notifications sent.
 	Sent int64 `protobuf:"varint,9,opt,name=sent,proto3" json:"sent,omitempty"`
 	// How long the gateway has been waiting for the client to read; zero if it is not.
-	Blocked       *durationpb.Duration `protobuf:"bytes,10,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	Blocked *durationpb.Duration `protobuf:"bytes,10,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	// Who it is: the name of the caller in the configuration, or `anonymous`.
+	Caller        string `protobuf:"bytes,11,opt,name=caller,proto3" json:"caller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1592,6 +1594,13 @@ func (x *Subscription) GetBlocked() *durationpb.Duration {
 	return nil
 }
 
+func (x *Subscription) GetCaller() string {
+	if x != nil {
+		return x.Caller
+	}
+	return ""
+}
+
 var File_linksgate_v1_notification_service_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_notification_service_proto_rawDesc = "" +
@@ -1682,7 +1691,7 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x1a\n" +
 	"\x18ListSubscriptionsRequest\"]\n" +
 	"\x19ListSubscriptionsResponse\x12@\n" +
-	"\rsubscriptions\x18\x01 \x03(\v2\x1a.linksgate.v1.SubscriptionR\rsubscriptions\"\xef\x02\n" +
+	"\rsubscriptions\x18\x01 \x03(\v2\x1a.linksgate.v1.SubscriptionR\rsubscriptions\"\x87\x03\n" +
 	"\fSubscription\x12\x1f\n" +
 	"\vclient_name\x18\x01 \x01(\tR\n" +
 	"clientName\x12\x12\n" +
@@ -1697,7 +1706,8 @@ const file_linksgate_v1_notification_service_proto_rawDesc = "" +
 	"\x04live\x18\b \x01(\bR\x04live\x12\x12\n" +
 	"\x04sent\x18\t \x01(\x03R\x04sent\x123\n" +
 	"\ablocked\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\ablocked*U\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\ablocked\x12\x16\n" +
+	"\x06caller\x18\v \x01(\tR\x06caller*U\n" +
 	"\tGapPolicy\x12\x1a\n" +
 	"\x16GAP_POLICY_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fGAP_POLICY_FAIL\x10\x01\x12\x17\n" +

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alinksgate/v1/closing.proto\x12\x0clinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\"j\n\x07\x43losing\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.linksgate.v1.ClosingReason\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xbf\x01\n\rClosingReason\x12\x1e\n\x1a\x43LOSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43LOSING_REASON_COMPLETED\x10\x01\x12\x1a\n\x16\x43LOSING_REASON_MAX_AGE\x10\x02\x12\x1b\n\x17\x43LOSING_REASON_DRAINING\x10\x03\x12\x1e\n\x1a\x43LOSING_REASON_GROUP_MOVED\x10\x04\x12\x17\n\x13\x43LOSING_REASON_LEFT\x10\x05\x42`\n\x10\x63om.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\x0cLinksgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1alinksgate/v1/closing.proto\x12\x0clinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\"j\n\x07\x43losing\x12+\n\x06reason\x18\x01 \x01(\x0e\x32\x1b.linksgate.v1.ClosingReason\x12\x32\n\x0freconnect_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xe2\x01\n\rClosingReason\x12\x1e\n\x1a\x43LOSING_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43LOSING_REASON_COMPLETED\x10\x01\x12\x1a\n\x16\x43LOSING_REASON_MAX_AGE\x10\x02\x12\x1b\n\x17\x43LOSING_REASON_DRAINING\x10\x03\x12\x1e\n\x1a\x43LOSING_REASON_GROUP_MOVED\x10\x04\x12\x17\n\x13\x43LOSING_REASON_LEFT\x10\x05\x12!\n\x1d\x43LOSING_REASON_ACCESS_CHANGED\x10\x06\x42`\n\x10\x63om.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\x0cLinksgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020com.linksgate.v1P\001Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\252\002\014Linksgate.V1'
   _globals['_CLOSINGREASON']._serialized_start=185
-  _globals['_CLOSINGREASON']._serialized_end=376
+  _globals['_CLOSINGREASON']._serialized_end=411
   _globals['_CLOSING']._serialized_start=76
   _globals['_CLOSING']._serialized_end=182
 # @@protoc_insertion_point(module_scope)

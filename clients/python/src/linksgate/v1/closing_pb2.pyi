@@ -17,12 +17,14 @@ class ClosingReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CLOSING_REASON_DRAINING: _ClassVar[ClosingReason]
     CLOSING_REASON_GROUP_MOVED: _ClassVar[ClosingReason]
     CLOSING_REASON_LEFT: _ClassVar[ClosingReason]
+    CLOSING_REASON_ACCESS_CHANGED: _ClassVar[ClosingReason]
 CLOSING_REASON_UNSPECIFIED: ClosingReason
 CLOSING_REASON_COMPLETED: ClosingReason
 CLOSING_REASON_MAX_AGE: ClosingReason
 CLOSING_REASON_DRAINING: ClosingReason
 CLOSING_REASON_GROUP_MOVED: ClosingReason
 CLOSING_REASON_LEFT: ClosingReason
+CLOSING_REASON_ACCESS_CHANGED: ClosingReason
 
 class Closing(_message.Message):
     __slots__ = ("reason", "reconnect_after")

@@ -230,7 +230,7 @@ class ListSubscriptionsResponse(_message.Message):
     def __init__(self, subscriptions: _Optional[_Iterable[_Union[Subscription, _Mapping]]] = ...) -> None: ...
 
 class Subscription(_message.Message):
-    __slots__ = ("client_name", "peer", "user_agent", "started_at", "filter", "token", "lag", "live", "sent", "blocked")
+    __slots__ = ("client_name", "peer", "user_agent", "started_at", "filter", "token", "lag", "live", "sent", "blocked", "caller")
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     USER_AGENT_FIELD_NUMBER: _ClassVar[int]
@@ -241,6 +241,7 @@ class Subscription(_message.Message):
     LIVE_FIELD_NUMBER: _ClassVar[int]
     SENT_FIELD_NUMBER: _ClassVar[int]
     BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     client_name: str
     peer: str
     user_agent: str
@@ -251,4 +252,5 @@ class Subscription(_message.Message):
     live: bool
     sent: int
     blocked: _duration_pb2.Duration
-    def __init__(self, client_name: _Optional[str] = ..., peer: _Optional[str] = ..., user_agent: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., filter: _Optional[_Union[_log_pb2.NotificationFilter, _Mapping]] = ..., token: _Optional[str] = ..., lag: _Optional[_Union[_log_pb2.Lag, _Mapping]] = ..., live: bool = ..., sent: _Optional[int] = ..., blocked: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    caller: str
+    def __init__(self, client_name: _Optional[str] = ..., peer: _Optional[str] = ..., user_agent: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., filter: _Optional[_Union[_log_pb2.NotificationFilter, _Mapping]] = ..., token: _Optional[str] = ..., lag: _Optional[_Union[_log_pb2.Lag, _Mapping]] = ..., live: bool = ..., sent: _Optional[int] = ..., blocked: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caller: _Optional[str] = ...) -> None: ...

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file linksgate/v1/closing.proto.
  */
 export const file_linksgate_v1_closing: GenFile = /*@__PURE__*/
-  fileDesc("ChpsaW5rc2dhdGUvdjEvY2xvc2luZy5wcm90bxIMbGlua3NnYXRlLnYxImoKB0Nsb3NpbmcSKwoGcmVhc29uGAEgASgOMhsubGlua3NnYXRlLnYxLkNsb3NpbmdSZWFzb24SMgoPcmVjb25uZWN0X2FmdGVyGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uKr8BCg1DbG9zaW5nUmVhc29uEh4KGkNMT1NJTkdfUkVBU09OX1VOU1BFQ0lGSUVEEAASHAoYQ0xPU0lOR19SRUFTT05fQ09NUExFVEVEEAESGgoWQ0xPU0lOR19SRUFTT05fTUFYX0FHRRACEhsKF0NMT1NJTkdfUkVBU09OX0RSQUlOSU5HEAMSHgoaQ0xPU0lOR19SRUFTT05fR1JPVVBfTU9WRUQQBBIXChNDTE9TSU5HX1JFQVNPTl9MRUZUEAVCYAoQY29tLmxpbmtzZ2F0ZS52MVABWjtnaXRodWIuY29tL2xpbmtzZ2F0ZS9saW5rc2dhdGUvZ2VuL2xpbmtzZ2F0ZS92MTtsaW5rc2dhdGV2MaoCDExpbmtzZ2F0ZS5WMWIGcHJvdG8z", [file_google_protobuf_duration]);
+  fileDesc("ChpsaW5rc2dhdGUvdjEvY2xvc2luZy5wcm90bxIMbGlua3NnYXRlLnYxImoKB0Nsb3NpbmcSKwoGcmVhc29uGAEgASgOMhsubGlua3NnYXRlLnYxLkNsb3NpbmdSZWFzb24SMgoPcmVjb25uZWN0X2FmdGVyGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uKuIBCg1DbG9zaW5nUmVhc29uEh4KGkNMT1NJTkdfUkVBU09OX1VOU1BFQ0lGSUVEEAASHAoYQ0xPU0lOR19SRUFTT05fQ09NUExFVEVEEAESGgoWQ0xPU0lOR19SRUFTT05fTUFYX0FHRRACEhsKF0NMT1NJTkdfUkVBU09OX0RSQUlOSU5HEAMSHgoaQ0xPU0lOR19SRUFTT05fR1JPVVBfTU9WRUQQBBIXChNDTE9TSU5HX1JFQVNPTl9MRUZUEAUSIQodQ0xPU0lOR19SRUFTT05fQUNDRVNTX0NIQU5HRUQQBkJgChBjb20ubGlua3NnYXRlLnYxUAFaO2dpdGh1Yi5jb20vbGlua3NnYXRlL2xpbmtzZ2F0ZS9nZW4vbGlua3NnYXRlL3YxO2xpbmtzZ2F0ZXYxqgIMTGlua3NnYXRlLlYxYgZwcm90bzM", [file_google_protobuf_duration]);
 
 /**
  * Closing tells that the gateway is about to end the stream, and that nothing is wrong with it.
@@ -91,6 +91,14 @@ export enum ClosingReason {
    * @generated from enum value: CLOSING_REASON_LEFT = 5;
    */
   LEFT = 5,
+
+  /**
+   * What the caller may do was changed, or its credential ends. The stream ends with OK; a new one
+   * shows what holds now.
+   *
+   * @generated from enum value: CLOSING_REASON_ACCESS_CHANGED = 6;
+   */
+  ACCESS_CHANGED = 6,
 }
 
 /**
