@@ -24,11 +24,12 @@ set -euo pipefail
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 go() { if [ "$1" = build ]; then mkdir -p bin; else (cd "$CHECKOUT" && command go "$@"); fi; }
 linksgate() {
-  case $1 in
-  serve)
+  case "$*" in
+  serve*--check*) command linksgate "$@" ;;
+  serve*)
     command linksgate "$@" >serve.log 2>&1 &
     command curl -sf --retry 100 --retry-delay 1 --retry-connrefused -o ready "http://$LINKSGATE_ADMIN_ADDR/readyz" ;;
-  consume) command linksgate "$@" >>consume.log 2>&1 & ;;
+  consume*) command linksgate "$@" >>consume.log 2>&1 & ;;
   *) command linksgate "$@" ;;
   esac
 }
@@ -130,10 +131,15 @@ func run(t *testing.T, checkout, bin, script string) {
 		if name == "GRPC" {
 			environment = append(environment, "LINKSGATE_ADDRESS="+address)
 		}
+		if name == "ADMIN" {
+			environment = append(environment, "LINKSGATE_ADMIN=http://"+address)
+		}
 		script = strings.ReplaceAll(script, fmt.Sprintf("localhost:%d", port), address)
 	}
 	command := exec.CommandContext(t.Context(), "bash", "-x", "-c", script)
-	command.Dir, command.Env, command.WaitDelay = t.TempDir(), environment, 10*time.Second
+	command.Dir, command.WaitDelay = t.TempDir(), 10*time.Second
+	environment = append(environment, "LINKSGATE_CONTEXTS="+filepath.Join(command.Dir, "contexts.yaml"))
+	command.Env = environment
 	if output, err := command.CombinedOutput(); err != nil {
 		served, _ := os.ReadFile(filepath.Join(command.Dir, "serve.log"))
 		t.Fatalf("%v\n%s\nthe gateway:\n%s", err, output, served)

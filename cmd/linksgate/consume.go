@@ -86,7 +86,6 @@ type consumeFlags struct {
 	idleExit    time.Duration
 	grace       time.Duration
 
-	address string
 	connection
 }
 
@@ -109,7 +108,6 @@ func newConsumeCommand() *cobra.Command {
 	flags.IntVar(&f.count, "count", 0, "leave after so many notifications (`NUMBER`)")
 	flags.DurationVar(&f.idleExit, "idle-exit", 0, "leave when nothing has come for a `DURATION`; with status 1 if the gateway is away by then, for 15s at least")
 	flags.DurationVar(&f.grace, "grace", 30*time.Second, "how long commands may take to finish after a signal (`DURATION`)")
-	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; without it, $"+addressEnv+" or "+defaultAddress)
 	f.register(flags)
 	return cmd
 }
@@ -155,8 +153,7 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	if err := f.check(cmd.Flags()); err != nil {
 		return err
 	}
-	address := gatewayAddress(f.address)
-	conn, err := f.dial(address)
+	conn, err := f.dial()
 	if err != nil {
 		return err
 	}
@@ -172,9 +169,9 @@ func (f *consumeFlags) run(cmd *cobra.Command, args []string) error {
 	m := newMember(linksgatev1.NewWorkerServiceClient(conn), &linksgatev1.ConsumeRequest{
 		GroupName: args[0], MaxInFlight: int32(f.inFlight()), ClientName: clientName, HeartbeatInterval: durationpb.New(defaultHeartbeat),
 	}, notice)
-	m.address, m.examine = address, func(ctx context.Context) error { return f.examine(ctx, address) }
+	m.address, m.examine = f.address, func(ctx context.Context) error { return f.examine(ctx, f.address) }
 	m.explain = func(st *status.Status, info *errdetails.ErrorInfo) error {
-		return explainConsume(args[0], address, st, info)
+		return explainConsume(args[0], f.address, st, info)
 	}
 	m.count, m.idleExit, m.grace = f.count, f.idleExit, f.grace
 	if f.command == "" {

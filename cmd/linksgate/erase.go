@@ -31,7 +31,7 @@ type erasedJSON struct {
 // eraseFlags are the flags of erase as given.
 type eraseFlags struct {
 	connection
-	address, iccid      string
+	iccid               string
 	dryRun, yes, asJSON bool
 }
 
@@ -51,7 +51,6 @@ func newEraseCommand() *cobra.Command {
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only count what would be removed")
 	flags.BoolVar(&f.yes, "yes", false, "do not ask")
 	flags.BoolVar(&f.asJSON, "json", false, "tell the counts as JSON")
-	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; default: $"+addressEnv+", or "+defaultAddress)
 	f.register(flags)
 	return cmd
 }
@@ -68,15 +67,14 @@ func (f *eraseFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	address := gatewayAddress(f.address)
-	conn, err := f.dial(address)
+	conn, err := f.dial()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
 	erased, err := linksgatev1.NewErasureServiceClient(conn).EraseSim(cmd.Context(), &linksgatev1.EraseSimRequest{Iccid: f.iccid, DryRun: f.dryRun})
 	if err != nil {
-		return f.explain(err, address)
+		return f.explain(err, f.address)
 	}
 	if f.asJSON {
 		return printJSON(cmd.OutOrStdout(), erasedJSON{erased.GetNotifications(), erased.GetQuarantineEntries(), erased.GetParked(), f.dryRun})
@@ -102,6 +100,8 @@ func (f *eraseFlags) explain(err error, address string) error {
 		advice = "give the digits of the ICCID, as tail shows them"
 	case codes.Unimplemented:
 		advice = "this gateway's log cannot be erased from"
+	case codes.Unauthenticated, codes.PermissionDenied:
+		advice = credentialAdvice
 	}
 	return fmt.Errorf("erase: %s: %s\n  %s", st.Code(), escaped(st.Message()), advice)
 }

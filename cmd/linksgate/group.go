@@ -44,7 +44,6 @@ const groupExample = `  # Share the SMS that come from now on; one SIM's never a
 
 // groupFlags are the flags that all the commands of group share.
 type groupFlags struct {
-	address string
 	connection
 }
 
@@ -59,7 +58,6 @@ func newGroupCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; without it, $"+addressEnv+" or "+defaultAddress)
 	f.register(flags)
 	cmd.AddCommand(newGroupCreateCommand(&f), newGroupListCommand(&f), newGroupShowCommand(&f), newGroupUpdateCommand(&f),
 		newGroupSeekCommand(&f), newGroupPauseCommand(&f), newGroupResumeCommand(&f), newGroupDeleteCommand(&f), newGroupParkedCommand(&f), newGroupReplayCommand(&f), newGroupPurgeCommand(&f))
@@ -68,20 +66,18 @@ func newGroupCommand() *cobra.Command {
 
 // call calls run with a client of the gateway.
 func (f *groupFlags) call(run func(*groupClient) error) error {
-	address := gatewayAddress(f.address)
-	conn, err := f.dial(address)
+	conn, err := f.dial()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	return run(&groupClient{linksgatev1.NewGroupServiceClient(conn), &f.connection, address})
+	return run(&groupClient{linksgatev1.NewGroupServiceClient(conn), &f.connection})
 }
 
 // groupClient asks a gateway about its groups.
 type groupClient struct {
 	linksgatev1.GroupServiceClient
 	*connection
-	address string
 }
 
 func (c *groupClient) get(ctx context.Context, name string) (*linksgatev1.Group, error) {
@@ -154,7 +150,7 @@ func groupAdvice(code codes.Code, firstAvailable, address string) string {
 	case codes.Canceled:
 		return "interrupted: what was done stays done"
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return "something between here and the gateway asks for credentials"
+		return credentialAdvice
 	}
 	return "the gateway's log says more"
 }

@@ -35,7 +35,6 @@ const (
 )
 
 type mcpFlags struct {
-	address string
 	connection
 }
 
@@ -49,13 +48,12 @@ func newMCPCommand() *cobra.Command {
 		RunE:  f.run,
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; without it, $"+addressEnv+" or "+defaultAddress)
 	f.register(flags)
 	return cmd
 }
 
 func (f *mcpFlags) run(cmd *cobra.Command, _ []string) error {
-	conn, err := f.dial(gatewayAddress(f.address))
+	conn, err := f.dial()
 	if err != nil {
 		return err
 	}

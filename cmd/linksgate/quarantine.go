@@ -42,7 +42,6 @@ const quarantineExample = `  # What is there, and why
 
 // quarantineFlags are the flags that all the commands of quarantine share.
 type quarantineFlags struct {
-	address string
 	connection
 }
 
@@ -57,7 +56,6 @@ func newQuarantineCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; without it, $"+addressEnv+" or "+defaultAddress)
 	f.register(flags)
 	cmd.AddCommand(newQuarantineListCommand(&f), newQuarantineShowCommand(&f), newQuarantineReleaseCommand(&f), newQuarantinePurgeCommand(&f))
 	return cmd
@@ -65,20 +63,18 @@ func newQuarantineCommand() *cobra.Command {
 
 // call calls run with a client of the gateway.
 func (f *quarantineFlags) call(run func(*quarantineClient) error) error {
-	address := gatewayAddress(f.address)
-	conn, err := f.dial(address)
+	conn, err := f.dial()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	return run(&quarantineClient{linksgatev1.NewQuarantineServiceClient(conn), &f.connection, address})
+	return run(&quarantineClient{linksgatev1.NewQuarantineServiceClient(conn), &f.connection})
 }
 
 // quarantineClient reads a gateway's quarantine.
 type quarantineClient struct {
 	linksgatev1.QuarantineServiceClient
 	*connection
-	address string
 }
 
 // entries yields the entries that a request asks for, page by page, in the order of arrival. A page ends with the id of an entry
@@ -175,6 +171,8 @@ func (c *quarantineClient) explain(what string, err error) error {
 		advice = "is " + visible(c.address) + " the gRPC address of a Linksgate?"
 	case codes.Canceled:
 		advice = "interrupted: what was done stays done"
+	case codes.Unauthenticated, codes.PermissionDenied:
+		advice = credentialAdvice
 	}
 	return fmt.Errorf("%s: %s: %s\n  %s", what, st.Code(), escaped(st.Message()), advice)
 }

@@ -114,8 +114,8 @@ func explainTLS(address string, err error) error {
 	case alertOf(err) == "tls: no application protocol":
 		return fmt.Errorf("%s speaks TLS, but not gRPC: %s", where, rightPort)
 	case alertOf(err) != "":
-		return fmt.Errorf("%s refuses the TLS connection: %s\n  if it asks for a client certificate (client_ca_file): linksgate has none to show; connect through "+
-			"a proxy that has one", where, escaped(alertOf(err)))
+		return fmt.Errorf("%s refuses the TLS connection: %s\n  if it asks for a client certificate (client_ca_file): --cert FILE and --key FILE show one",
+			where, escaped(alertOf(err)))
 	}
 	return nil
 }

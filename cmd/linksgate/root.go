@@ -35,7 +35,7 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(
 		newServeCommand(),
 		newDemoCommand(),
-		newSecretsCommand(),
+		newSecretsCommand(), newCallersCommand(), newTokenCommand(), newAuditCommand(), newContextCommand(),
 		newSendCommand(),
 		newTailCommand(),
 		newVerifyCommand(),

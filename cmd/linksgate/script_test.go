@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -18,6 +20,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(contextsEnv) == "" {
+		os.Setenv(contextsEnv, "/nonexistent/contexts.yaml") // those of whoever runs the tests are theirs
+	}
 	testscript.Main(m, map[string]func(){"linksgate": main})
 }
 
@@ -33,6 +38,16 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SERVER", server.URL)
 			env.Setenv("NOBODY", closed.URL)
+			for _, name := range []string{"GRPC", "REST", "ADMIN", "WEBHOOK"} { // of gateways that scripts start
+				listener, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				env.Setenv(name, listener.Addr().String())
+				if err := listener.Close(); err != nil {
+					return err
+				}
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"usage": usage},

@@ -1,13 +1,8 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/url"
 	"text/tabwriter"
 	"time"
 
@@ -26,12 +21,8 @@ was verified before its start. Where several gateways share a log, ask each of t
 
 The exit status is 0 whatever is found, and 1 when the gateway cannot be asked.`
 
-const (
-	// overlap is how long two secrets of a kind count as in use together.
-	overlap             = time.Hour
-	secretsCheckTimeout = 10 * time.Second
-	maxSecretsAnswer    = 16 << 20
-)
+// overlap is how long two secrets of a kind count as in use together.
+const overlap = time.Hour
 
 func newSecretsCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -45,7 +36,7 @@ func newSecretsCommand() *cobra.Command {
 }
 
 func newSecretsCheckCommand() *cobra.Command {
-	var admin string
+	var c connection
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -53,8 +44,8 @@ func newSecretsCheckCommand() *cobra.Command {
 		Long:  secretsCheckLong,
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			report, err := askForSecrets(cmd.Context(), admin)
-			if err != nil {
+			report := new(secretsReport)
+			if err := c.askAdmin(cmd.Context(), "secrets", report); err != nil {
 				return err
 			}
 			report.judge()
@@ -65,7 +56,7 @@ func newSecretsCheckCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&admin, "admin", "http://127.0.0.1:9091", "`URL` of the gateway's admin address")
+	c.registerAdmin(flags)
 	flags.BoolVar(&asJSON, "json", false, "report as one line of JSON")
 	return cmd
 }
@@ -180,42 +171,4 @@ func age(d time.Duration) string {
 		return fmt.Sprintf("%dh", d/time.Hour)
 	}
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
-}
-
-// askForSecrets gets what the gateway at an admin address knows.
-func askForSecrets(ctx context.Context, admin string) (*secretsReport, error) {
-	base, err := url.Parse(admin)
-	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
-		return nil, usagef("%q is not a URL such as http://127.0.0.1:9091", admin)
-	}
-	ctx, cancel := context.WithTimeout(ctx, secretsCheckTimeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("secrets").String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("no gateway answers at %s: %w\n"+
-			"Is it running? --admin must name what listen.admin is in its configuration, and be reachable from here", admin, cause(err))
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answers with %s: is it the admin address of a gateway? --admin must name what listen.admin is in its configuration",
-			request.URL, response.Status)
-	}
-	report := new(secretsReport)
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxSecretsAnswer)).Decode(report); err != nil {
-		return nil, fmt.Errorf("%s does not answer as a gateway does: %w", request.URL, err)
-	}
-	return report, nil
-}
-
-// cause is what went wrong with a request, without the URL, which the caller names.
-func cause(err error) error {
-	var failed *url.Error
-	if errors.As(err, &failed) {
-		return failed.Err
-	}
-	return err
 }

@@ -38,11 +38,12 @@ The configuration is a YAML file. The smallest one:
             env: LINKSFIELD_HMAC_KEY
 
 A flag goes before its environment variable, and that before the file. Addresses
-are on loopback unless told otherwise.
+are on loopback unless told otherwise; others are refused unless they have TLS and
+callers, or the configuration says that it is meant so.
 
-Accounts, their secrets and the trusted proxies can change while it runs: it looks
-at the configuration and the files of secrets every two seconds, and at once on
-SIGHUP. What cannot be used changes nothing, and the reasons are logged; GET /config
+Accounts, their secrets, the trusted proxies, callers, their rights and certificates can
+change while it runs: it looks at the configuration and the files that it names every two
+seconds, and at once on SIGHUP. What cannot be used changes nothing, and the reasons are logged; GET /config
 at the admin address shows them too. Everything else needs a restart.
 
 Sockets that a service manager listens on (systemd socket activation, LISTEN_FDS) are
@@ -71,7 +72,7 @@ func newServeCommand() *cobra.Command {
 		Short: "Receive notifications and stream them: the gateway",
 		Long:  serveLong,
 		Example: `  linksgate serve --config linksgate.yaml --check
-  linksgate serve --config linksgate.yaml --webhook-addr 0.0.0.0:8080`,
+  linksgate serve --config linksgate.yaml --webhook-addr 127.0.0.1:8000`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
@@ -206,7 +207,8 @@ func printServing(w io.Writer, s server.Serving) {
 	fmt.Fprintf(table, "  webhooks\t%s on %s\n", s.WebhookScheme, s.Webhook)
 	fmt.Fprintf(table, "  gRPC\t%s\n", s.GRPC)
 	fmt.Fprintf(table, "  REST\t%s on %s, described at /openapi.json\n", s.RESTScheme, s.REST)
-	fmt.Fprintf(table, "  admin\thttp://%s/readyz, /healthz, /metrics, /config, /secrets\n", s.Admin)
+	fmt.Fprintf(table, "  admin\thttp://%s/readyz, /healthz, /metrics, /config, /secrets, /callers\n", s.Admin)
+	fmt.Fprintf(table, "  access\t%s\n", accessText(s))
 	fmt.Fprintf(table, "  log\t%s in %s: %s\n", s.LogID, s.LogPlace, extent(s))
 	fmt.Fprintf(table, "  durability\t%s\n", s.Durability)
 	fmt.Fprintf(table, "  retention\t%s\n", retention(s))
@@ -219,6 +221,14 @@ func printServing(w io.Writer, s server.Serving) {
 		fmt.Fprintf(table, "  %s\t%s\t%s\n", url.Account, url.Kind, text)
 	}
 	_ = table.Flush() // a closed terminal is no reason to stop
+}
+
+// accessText says who may do what.
+func accessText(s server.Serving) string {
+	if !s.Guarded {
+		return "everybody who connects may do everything; see linksgate token --help"
+	}
+	return plural(int64(s.Callers), "caller")
 }
 
 func extent(s server.Serving) string {

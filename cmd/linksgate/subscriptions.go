@@ -13,8 +13,7 @@ import (
 
 // subscriptionsFlags are the flags of subscriptions as given.
 type subscriptionsFlags struct {
-	address string
-	asJSON  bool
+	asJSON bool
 	connection
 }
 
@@ -28,14 +27,12 @@ func newSubscriptionsCommand() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&f.asJSON, "json", false, "print one line of JSON for each subscription")
-	flags.StringVar(&f.address, "address", "", "`HOST:PORT` of the gateway's gRPC; without it, $"+addressEnv+" or "+defaultAddress)
 	f.register(flags)
 	return cmd
 }
 
 func (f *subscriptionsFlags) run(cmd *cobra.Command, _ []string) error {
-	address := gatewayAddress(f.address)
-	conn, err := f.dial(address)
+	conn, err := f.dial()
 	if err != nil {
 		return err
 	}
@@ -43,10 +40,10 @@ func (f *subscriptionsFlags) run(cmd *cobra.Command, _ []string) error {
 	response, err := linksgatev1.NewNotificationServiceClient(conn).ListSubscriptions(cmd.Context(), &linksgatev1.ListSubscriptionsRequest{})
 	if err != nil {
 		st := status.Convert(err)
-		if err := f.examineFailure(st, address); err != nil {
+		if err := f.examineFailure(st, f.address); err != nil {
 			return fmt.Errorf("list the subscriptions: %w", err)
 		}
-		return fmt.Errorf("list the subscriptions: %s: %s\n  %s", st.Code(), escaped(st.Message()), groupAdvice(st.Code(), "", address))
+		return fmt.Errorf("list the subscriptions: %s: %s\n  %s", st.Code(), escaped(st.Message()), groupAdvice(st.Code(), "", f.address))
 	}
 	out := bufio.NewWriter(cmd.OutOrStdout())
 	if f.asJSON {

@@ -21,14 +21,14 @@ or from a point in the past and then on and on.
 It follows the gateway over restarts and broken connections, and goes on after
 the last notification it printed: none is printed twice, none is left out. A gateway
 that is not there yet is waited for; an address that can never answer ends it. With
---token-file this also holds from one run to the next; the start flags count only
+--checkpoint this also holds from one run to the next; the start flags count only
 for the first run then.
 
 Each notification is one line: time of receipt, account, kind, ICCIDs, what it
 says, how it was verified, id. Text that came from outside is quoted, and what
 does not print is escaped. With --json, each is one line of JSON and complete.
 
-ADDRESS is HOST:PORT; without it, $LINKSGATE_ADDRESS or localhost:9090.`
+ADDRESS is HOST:PORT, the same as --address.`
 
 const tailExample = `  # What arrives from now on
   linksgate tail
@@ -40,7 +40,7 @@ const tailExample = `  # What arrives from now on
   linksgate tail --from-start --until head --json > notifications.jsonl
 
   # What came since the last run
-  linksgate tail --token-file seen.token --from-start --until head --json`
+  linksgate tail --checkpoint seen.token --from-start --until head --json`
 
 // tailFlags are the flags of tail as given.
 type tailFlags struct {
@@ -50,8 +50,8 @@ type tailFlags struct {
 	onGap    string
 	maxBatch uint32
 
-	tokenFile string
-	json      bool
+	checkpoint string
+	json       bool
 	connection
 }
 
@@ -70,7 +70,7 @@ func newTailCommand() *cobra.Command {
 	f.startFlags.register(flags)
 	flags.StringVar(&f.until, "until", "", "end at the newest notification there is now (head), or at a resume `TOKEN`")
 	flags.StringVar(&f.onGap, "on-gap", "fail", "when notifications are no longer there: fail or continue (`WHAT`)")
-	flags.StringVar(&f.tokenFile, "token-file", "", "remember in `FILE` what was printed, and go on after it next time")
+	flags.StringVar(&f.checkpoint, "checkpoint", "", "remember in `FILE` what was printed, and go on after it next time")
 	flags.Uint32Var(&f.maxBatch, "max-batch", 256, "most notifications in one message, from 1 to 512 (`NUMBER`)")
 	flags.BoolVar(&f.json, "json", false, "print one line of JSON for each notification")
 	f.connection.register(flags)
@@ -87,8 +87,8 @@ func (f *tailFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	notice := func(text string) { fmt.Fprintln(cmd.ErrOrStderr(), "linksgate: "+text) }
 	remember := func(string) error { return nil }
-	if f.tokenFile != "" {
-		file := tokenFile{path: f.tokenFile}
+	if f.checkpoint != "" {
+		file := checkpointFile{path: f.checkpoint}
 		token, err := file.read()
 		if err != nil {
 			return err
@@ -98,8 +98,7 @@ func (f *tailFlags) run(cmd *cobra.Command, args []string) error {
 		}
 		remember = file.write
 	}
-	address := gatewayAddress(args...)
-	conn, err := f.dial(address)
+	conn, err := f.dial(args...)
 	if err != nil {
 		return err
 	}
@@ -108,8 +107,8 @@ func (f *tailFlags) run(cmd *cobra.Command, args []string) error {
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 	follower := follower{
 		session: session{
-			address: address, notice: notice, wait: wait, silence: 3 * defaultHeartbeat,
-			examine: func(ctx context.Context) error { return f.examine(ctx, address) },
+			address: f.address, notice: notice, wait: wait, silence: 3 * defaultHeartbeat,
+			examine: func(ctx context.Context) error { return f.examine(ctx, f.address) },
 		},
 		client:   linksgatev1.NewNotificationServiceClient(conn),
 		request:  request,
@@ -155,8 +154,8 @@ func (f *tailFlags) request(now time.Time) (*linksgatev1.SubscribeRequest, error
 }
 
 func (f *tailFlags) setStart(request *linksgatev1.SubscribeRequest, now time.Time) error {
-	if f.after != "" && f.tokenFile != "" {
-		return usagef("--after and --token-file exclude each other: both say where to go on")
+	if f.after != "" && f.checkpoint != "" {
+		return usagef("--after and --checkpoint exclude each other: both say where to go on")
 	}
 	since, err := f.sinceTime(now)
 	switch {

@@ -9,38 +9,38 @@ import (
 	"strings"
 )
 
-// tokenFile remembers one resume token. The file is replaced, never rewritten: a
+// checkpointFile remembers one resume token. The file is replaced, never rewritten: a
 // crash leaves the token before or the one after, not a part of one.
-type tokenFile struct {
+type checkpointFile struct {
 	path string
 	last string // in the file, as far as we know
 }
 
 // read returns the token, or "" when there is no file yet. An empty file is an
 // error: to take it for no file would leave notifications out unseen.
-func (f *tokenFile) read() (string, error) {
+func (f *checkpointFile) read() (string, error) {
 	data, err := readFile(f.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("read --token-file: %w", err)
+		return "", fmt.Errorf("read --checkpoint: %w", err)
 	}
 	f.last = strings.TrimSpace(string(data))
 	if f.last == "" {
-		return "", fmt.Errorf("the token file %s is empty; remove it to start anew", f.path)
+		return "", fmt.Errorf("the checkpoint %s is empty; remove it to start anew", f.path)
 	}
 	return f.last, nil
 }
 
 // write returns nil only when the token is in the file and will be found there
 // after a crash.
-func (f *tokenFile) write(token string) error {
+func (f *checkpointFile) write(token string) error {
 	if token == f.last {
 		return nil
 	}
 	if err := replaceFile(f.path, token+"\n"); err != nil {
-		return fmt.Errorf("write --token-file: %w", err)
+		return fmt.Errorf("write --checkpoint: %w", err)
 	}
 	f.last = token
 	return nil

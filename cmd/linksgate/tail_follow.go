@@ -98,12 +98,12 @@ func explain(st *status.Status, info *errdetails.ErrorInfo) error {
 		if token := info.GetMetadata()["first_available_token"]; token != "" {
 			advice += ", as does --after " + visible(token)
 		}
-		advice += "; --from-start starts anew (without the token file, if there is one)"
+		advice += "; --from-start starts anew (without --checkpoint, if it was given)"
 	case codes.DataLoss:
 		advice = "--on-gap continue goes on after what is damaged; if the log lost its end, start anew with --from-start or --since" +
-			" (without the token file, if there is one)"
+			" (without --checkpoint, if it was given)"
 	case codes.FailedPrecondition:
-		advice = "the token belongs to another log: is this the right address? To start anew, remove the token file or --after"
+		advice = "the token belongs to another log: is this the right address? To start anew, leave out --checkpoint or --after"
 	case codes.InvalidArgument:
 		advice = "check the flags, and the token if one was given"
 	case codes.ResourceExhausted:
@@ -111,7 +111,7 @@ func explain(st *status.Status, info *errdetails.ErrorInfo) error {
 	case codes.Unimplemented, codes.Unknown:
 		advice = "is this address a Linksgate? If so, " + rightPort
 	case codes.Unauthenticated, codes.PermissionDenied:
-		advice = "something between here and the gateway asks for credentials"
+		advice = credentialAdvice
 	default:
 		advice = "the gateway's log says more"
 	}

@@ -276,7 +276,7 @@ func TestTailRemembersAcrossRuns(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	run := func() string {
 		var out bytes.Buffer
-		if code, stderr := execute(t, &out, "tail", g.address, "--json", "--from-start", "--until", "head", "--token-file", file); code != exitOK {
+		if code, stderr := execute(t, &out, "tail", g.address, "--json", "--from-start", "--until", "head", "--checkpoint", file); code != exitOK {
 			t.Fatalf("exit %d, %s", code, stderr)
 		}
 		return out.String()
@@ -304,7 +304,7 @@ func TestTokenSurvivesAPowerCut(t *testing.T) {
 	disk := faultfs.Start(t, faultfs.Options{Metadata: faultfs.Unordered})
 	for seed := range uint64(20) {
 		path := filepath.Join(disk.Dir(), fmt.Sprint("token-", seed))
-		file := tokenFile{path: path}
+		file := checkpointFile{path: path}
 		for _, token := range []string{"t1", "t2"} {
 			if err := file.write(token); err != nil {
 				t.Fatal(err)
@@ -312,7 +312,7 @@ func TestTokenSurvivesAPowerCut(t *testing.T) {
 		}
 		disk.PowerCut(rand.New(rand.NewPCG(seed, 0)))
 		disk.Restore()
-		after := tokenFile{path: path}
+		after := checkpointFile{path: path}
 		if token, err := after.read(); token != "t2" || err != nil {
 			t.Errorf("seed %d: the token is %q, %v", seed, token, err)
 		}
@@ -324,7 +324,7 @@ func TestEmptyTokenFileIsRefused(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, stderr := execute(t, io.Discard, "tail", "--token-file", file); code != exitFailure || !strings.Contains(stderr, "is empty; remove it") {
+	if code, stderr := execute(t, io.Discard, "tail", "--checkpoint", file); code != exitFailure || !strings.Contains(stderr, "is empty; remove it") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
 }
