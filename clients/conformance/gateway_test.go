@@ -38,11 +38,17 @@ func startGateway(t *testing.T) *gateway {
 // startGatewayOn starts a gateway on a log that there may be.
 func startGatewayOn(t *testing.T, logDir string) *gateway {
 	t.Helper()
+	return startGatewayFor(t, faults.Options{LogDir: logDir})
+}
+
+// startGatewayFor starts a gateway.
+func startGatewayFor(t *testing.T, options faults.Options) *gateway {
+	t.Helper()
 	binary, err := gatewayBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := faults.NewGateway(binary, t.TempDir(), faults.Options{LogDir: logDir})
+	g, err := faults.NewGateway(binary, t.TempDir(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
