@@ -41,7 +41,11 @@ type teams struct{ billing, ops, root, auditor team }
 func guardedConfig(t *testing.T) (config.Config, teams) {
 	t.Helper()
 	cfg := testConfig(t)
-	callers := teams{}
+	return cfg, guard(&cfg)
+}
+
+// guard adds the callers of [guardedConfig] to a configuration.
+func guard(cfg *config.Config) (callers teams) {
 	cfg.Access = &config.Access{Callers: make(map[string]config.Caller)}
 	acme := []string{"acme"}
 	for _, one := range []struct {
@@ -63,7 +67,7 @@ func guardedConfig(t *testing.T) (config.Config, teams) {
 			Tokens: []config.Token{{SHA256: access.DigestOf(one.team.token).String()}}, Grants: one.grants,
 		}
 	}
-	return cfg, callers
+	return callers
 }
 
 // authorization are the values of a header, in every call.
