@@ -232,3 +232,96 @@ func TestCopiesAreStoredOnce(t *testing.T) {
 		t.Errorf("the log holds %d notifications; want %d", len(all), want)
 	}
 }
+
+// TestWhatGoesToAWrongURLIsKept requires that what Linksfield sends to a URL that leads nowhere is answered with 404 and kept, and can be
+// released once it is known what was meant; and that what cannot be of Linksfield is not kept.
+func TestWhatGoesToAWrongURLIsKept(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, testConfig(t))
+	client := linksgatev1.NewQuarantineServiceClient(g.conn)
+	sms := linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED
+	wrong := []string{
+		"/linksfield/acne/sms-received", "/linksfield/acme/sms-received2", "/linksfield/acme", "/hooks/linksfield/acme/sms-received",
+		"/linksfield/acme/linksfield/acme/sms-received", "/", orderPath + "/" + strings.ToUpper(orderToken), "/linksfield/acme/mall-recharge-success",
+	}
+	sent := make(map[string]string)
+	for n, path := range wrong {
+		made := makeSMS(t, uint64(n))
+		if a := g.request(t, http.MethodPost, path, made.Header, strings.NewReader(string(made.Body))); a.status != http.StatusNotFound {
+			t.Errorf("%s: %d; want 404", path, a.status)
+		}
+		sent[path] = string(made.Body)
+	}
+	for _, tt := range []struct {
+		method string
+		header http.Header
+	}{{http.MethodPost, nil}, {http.MethodPost, http.Header{"X-Lfx": {"1"}}}, {http.MethodGet, http.Header{"X-Lf-Md5": {"1"}}}} {
+		g.request(t, tt.method, "/linksfield/nobody/cube", tt.header, strings.NewReader(markedBody))
+	}
+	// A slash too many leads where it should.
+	for n, path := range []string{"//linksfield/acme/sms-received", "/linksfield//acme//sms-received", "/linksfield/acme/sms-received/"} {
+		made := makeSMS(t, uint64(100+n))
+		if a := g.request(t, http.MethodPost, path, made.Header, strings.NewReader(string(made.Body))); a.status != http.StatusOK {
+			t.Errorf("%s: %d", path, a.status)
+		}
+	}
+	entries := quarantined(t, g)
+	if len(entries) != len(wrong) {
+		t.Fatalf("%d entries, want %d", len(entries), len(wrong))
+	}
+	for i, entry := range entries {
+		path := wrong[i]
+		reason := linksgatev1.QuarantineReason_QUARANTINE_REASON_NO_SUCH_URL
+		if path == "/linksfield/acme/mall-recharge-success" {
+			reason = linksgatev1.QuarantineReason_QUARANTINE_REASON_SOURCE_NOT_ALLOWED
+		}
+		if entry.GetPath() != path || entry.GetBody() != sent[path] || entry.GetReason() != reason {
+			t.Errorf("%s: %v", path, entry)
+		}
+		if i < 3 && entry.GetAccount() != []string{"", "acme", "acme"}[i] {
+			t.Errorf("%s: the account is %q", path, entry.GetAccount())
+		}
+	}
+	if strings.Contains(g.logs.String(), strings.ToUpper(orderToken)) {
+		t.Error("a path token is in the log")
+	}
+	if !strings.Contains(g.logs.String(), `"path":"/linksfield/acne/sms-received"`) {
+		t.Error("the path is not in the log")
+	}
+
+	release := func(request *linksgatev1.ReleaseQuarantineEntryRequest) (*linksgatev1.ReleaseQuarantineEntryResponse, error) {
+		return client.ReleaseQuarantineEntry(t.Context(), request)
+	}
+	refused := linksgatev1.ReleaseOutcome_RELEASE_OUTCOME_REFUSED
+	if got, err := release(&linksgatev1.ReleaseQuarantineEntryRequest{Id: entries[0].GetId()}); err != nil || got.GetOutcome() != refused {
+		t.Errorf("released as nothing: %v, %v", got, err)
+	}
+	if _, err := release(&linksgatev1.ReleaseQuarantineEntryRequest{Id: entries[0].GetId(), AsAccount: "acme"}); reasonOf(err) != "INVALID_ARGUMENT" {
+		t.Errorf("half of what is meant: %v", err)
+	}
+	if got, err := release(&linksgatev1.ReleaseQuarantineEntryRequest{Id: entries[0].GetId(), AsAccount: "other", AsKind: sms}); err != nil || got.GetOutcome() != refused {
+		t.Errorf("as an account that did not sign it: %v, %v", got, err)
+	}
+	got, err := release(&linksgatev1.ReleaseQuarantineEntryRequest{Id: entries[0].GetId(), AsAccount: "acme", AsKind: sms})
+	if err != nil || got.GetOutcome() != linksgatev1.ReleaseOutcome_RELEASE_OUTCOME_RELEASED {
+		t.Fatalf("as what was meant: %v, %v", got, err)
+	}
+	if n := g.get(t, got.GetNotificationId()); n.GetAccount() != "acme" || n.GetKind() != sms || n.GetBody() != sent[wrong[0]] ||
+		n.GetVerification().GetStatus() != linksgatev1.VerificationStatus_VERIFICATION_STATUS_VERIFIED {
+		t.Errorf("released: %v", n)
+	}
+	// What the account takes unsigned by a guarded URL is not taken unsigned from elsewhere.
+	g.request(t, http.MethodPost, orderPath+"/wrong", http.Header{"X-Lf-Delivery": {"1"}}, strings.NewReader(markedBody))
+	entries = quarantined(t, g)
+	unsigned := entries[len(entries)-1].GetId()
+	if got, err := release(&linksgatev1.ReleaseQuarantineEntryRequest{Id: unsigned}); err != nil || got.GetOutcome() != refused {
+		t.Errorf("unsigned, by a wrong token: %v, %v", got, err)
+	}
+	forced, err := release(&linksgatev1.ReleaseQuarantineEntryRequest{Id: unsigned, Force: true})
+	if err != nil || forced.GetVerification().GetStatus() != linksgatev1.VerificationStatus_VERIFICATION_STATUS_FORCED {
+		t.Errorf("forced: %v, %v", forced, err)
+	}
+	if _, err := release(&linksgatev1.ReleaseQuarantineEntryRequest{Id: entries[len(entries)-2].GetId(), AsAccount: "acme", AsKind: sms}); reasonOf(err) != "INVALID_ARGUMENT" {
+		t.Errorf("as something else, although its URL was right: %v", err)
+	}
+}

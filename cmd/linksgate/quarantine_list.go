@@ -60,7 +60,7 @@ func newQuarantineListCommand(f *quarantineFlags) *cobra.Command {
 func entryTable(out *bufio.Writer) (show func(*linksgatev1.QuarantineEntry) error, finish func() error) {
 	table := newTable(out, "ID\tRECEIVED\tACCOUNT\tKIND\tREASON\tSOURCE\tSIZE")
 	show = func(e *linksgatev1.QuarantineEntry) error {
-		return table.row("%s\t%s\t%s\t%s\t%s\t%s\t%d\n", visible(e.GetId()), timeText(e.GetReceivedAt().AsTime()), visible(e.GetAccount()),
+		return table.row("%s\t%s\t%s\t%s\t%s\t%s\t%d\n", visible(e.GetId()), timeText(e.GetReceivedAt().AsTime()), orDash(e.GetAccount()),
 			kindText(e.GetKind()), reasonName(e.GetReason()), sourceText(e.GetSourceAddress()), len(bodyOf(e)))
 	}
 	return show, table.finish
@@ -127,7 +127,11 @@ func entryText(e *linksgatev1.QuarantineEntry) string {
 		{"reason", reasonName(e.GetReason()) + ": " + escaped(e.GetDetail())},
 		{"source", sourceText(e.GetSourceAddress())},
 		{"digest", visible(e.GetContentDigest())},
+		{"path", escaped(e.GetPath())},
 	} {
+		if line[0] == "path" && line[1] == "" {
+			continue
+		}
 		fmt.Fprintf(&b, "%-9s %s\n", line[0], line[1])
 	}
 	if trace := e.GetTraceContext(); trace != nil {

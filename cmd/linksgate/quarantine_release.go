@@ -5,16 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/status"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/payload"
 )
 
 const releaseLong = `Release verifies entries again, with the configuration that the gateway has now. What
 verifies is appended to the log, exactly once, and leaves the quarantine; the rest
 stays. Its time of receipt remains that of its arrival.
+
+What went to a wrong URL (reason no-such-url) is released once you know what its account
+and kind should have been: --as-account and --as-kind. It must be signed, or --force.
 
 An ID that is not in quarantine keeps the others from nothing. The exit status is 1 if
 an entry could not be released.`
@@ -23,6 +28,8 @@ an entry could not be released.`
 type releaser struct {
 	client        *quarantineClient
 	force, dryRun bool
+	asAccount     string
+	asKind        linksgatev1.NotificationKind
 	out           io.Writer
 	progress      *ticker
 
@@ -32,6 +39,7 @@ type releaser struct {
 func newQuarantineReleaseCommand(f *quarantineFlags) *cobra.Command {
 	var c choice
 	var force, dryRun bool
+	var asAccount, asKind string
 	cmd := &cobra.Command{
 		Use:   "release {ID ... | --all}",
 		Short: "Verify entries again and put them into the log",
@@ -40,14 +48,23 @@ func newQuarantineReleaseCommand(f *quarantineFlags) *cobra.Command {
 			if err := c.check(ids); err != nil {
 				return err
 			}
+			if (asAccount == "") != (asKind == "") {
+				return usagef("--as-account and --as-kind need each other: both say what the URL should have been")
+			}
+			kind, known := payload.KindByName(asKind)
+			if asKind != "" && !known {
+				return usagef("--as-kind: no such kind as %q; the kinds are %s", asKind, strings.Join(payload.KindNames(payload.Kinds()), ", "))
+			}
 			return f.call(func(client *quarantineClient) error {
-				r := releaser{client: client, force: force, dryRun: dryRun, out: cmd.OutOrStdout(), progress: newTicker(cmd.ErrOrStderr())}
+				r := releaser{client: client, force: force, dryRun: dryRun, asAccount: asAccount, asKind: kind, out: cmd.OutOrStdout(), progress: newTicker(cmd.ErrOrStderr())}
 				return r.run(cmd.Context(), &c, ids)
 			})
 		},
 	}
 	c.register(cmd.Flags())
 	cmd.Flags().BoolVar(&force, "force", false, "also what does not verify, marked as forced")
+	cmd.Flags().StringVar(&asAccount, "as-account", "", "release what went to a wrong URL as a notification of this account (`NAME`)")
+	cmd.Flags().StringVar(&asKind, "as-kind", "", "and of this `KIND`, such as sms-received")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would happen, and why")
 	return cmd
 }
@@ -75,7 +92,9 @@ func (r *releaser) run(ctx context.Context, c *choice, ids []string) error {
 
 // release releases one entry and prints what became of it. It returns an error only if going on is of no use.
 func (r *releaser) release(ctx context.Context, id string) error {
-	response, err := r.client.ReleaseQuarantineEntry(ctx, &linksgatev1.ReleaseQuarantineEntryRequest{Id: id, Force: r.force, DryRun: r.dryRun})
+	response, err := r.client.ReleaseQuarantineEntry(ctx, &linksgatev1.ReleaseQuarantineEntryRequest{
+		Id: id, Force: r.force, DryRun: r.dryRun, AsAccount: r.asAccount, AsKind: r.asKind,
+	})
 	if err != nil {
 		return r.fail(id, err)
 	}

@@ -99,6 +99,9 @@ func kindText(kind linksgatev1.NotificationKind) string {
 	if name := payload.KindName(kind); name != "" {
 		return name
 	}
+	if kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_UNSPECIFIED {
+		return "-" // of what went to a wrong URL
+	}
 	return fmt.Sprintf("kind-%d", kind) // of a newer gateway
 }
 

@@ -199,6 +199,11 @@ func mayOperateEntry(ctx context.Context, s *Server, caller *access.Caller, requ
 	if err != nil {
 		return idError(err)
 	}
+	if release, ok := request.(*linksgatev1.ReleaseQuarantineEntryRequest); ok && release.GetAsAccount() != "" {
+		if err := caller.MayOperate(release.GetAsAccount()); err != nil {
+			return err
+		}
+	}
 	return caller.MayOperate(entry.GetAccount())
 }
 

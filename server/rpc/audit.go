@@ -64,6 +64,9 @@ func subjectOf(request any) map[string]string {
 		if r.GetForce() {
 			subject["force"] = "true"
 		}
+		if r.GetAsAccount() != "" {
+			subject["as_account"], subject["as_kind"] = r.GetAsAccount(), r.GetAsKind().String()
+		}
 	case *linksgatev1.PurgeQuarantineEntryRequest:
 		subject["entry"] = r.GetId()
 	case *linksgatev1.EraseSimRequest:

@@ -103,6 +103,9 @@ func (s *quarantineServer) ReleaseQuarantineEntry(ctx context.Context, req *link
 	if err != nil {
 		return nil, idError(err)
 	}
+	if entry, err = renamed(entry, req); err != nil {
+		return nil, err
+	}
 	n, err := s.reverify(entry, req.GetForce())
 	if err != nil {
 		return &linksgatev1.ReleaseQuarantineEntryResponse{
@@ -127,6 +130,28 @@ func (s *quarantineServer) ReleaseQuarantineEntry(ctx context.Context, req *link
 		response.Outcome = linksgatev1.ReleaseOutcome_RELEASE_OUTCOME_DUPLICATE
 	}
 	return response, nil
+}
+
+// renamed returns an entry as the account and kind that a request says.
+func renamed(entry *linksgatev1.QuarantineEntry, req *linksgatev1.ReleaseQuarantineEntryRequest) (*linksgatev1.QuarantineEntry, error) {
+	account, kind := req.GetAsAccount(), req.GetAsKind()
+	if account == "" && kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_UNSPECIFIED {
+		return entry, nil
+	}
+	switch {
+	case entry.GetReason() != linksgatev1.QuarantineReason_QUARANTINE_REASON_NO_SUCH_URL:
+		return nil, &fieldError{field: "as_account", problem: "is only for an entry whose reason is NO_SUCH_URL"}
+	case account == "" || kind == linksgatev1.NotificationKind_NOTIFICATION_KIND_UNSPECIFIED:
+		return nil, &fieldError{field: "as_kind", problem: "as_account and as_kind need each other"}
+	}
+	if _, err := toFilter(&linksgatev1.NotificationFilter{
+		Accounts: []string{account}, Kinds: []linksgatev1.NotificationKind{kind},
+	}, "as_"); err != nil {
+		return nil, err
+	}
+	entry = proto.CloneOf(entry)
+	entry.Account, entry.Kind = account, kind
+	return entry, nil
 }
 
 // PurgeQuarantineEntry implements [linksgatev1.QuarantineServiceServer].

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -65,8 +66,42 @@ func refuseBody(err error) *answer {
 		detail:     fmt.Sprintf("the body is not readable as one JSON document: %v", err)}
 }
 
-// bearsSignature reports whether the request bore a well-formed signature, be it of nobody that is known.
-func (a *answer) bearsSignature() bool {
+// isMisdirected reports whether the request was refused for its URL, or for where it came from.
+func (a *answer) isMisdirected() bool { return a == answerNoURL || a == answerNotAllowed }
+
+// misdirected is the same answer for one request that is to be kept.
+func (a *answer) misdirected(path string) *answer {
+	own := *a
+	own.quarantine = linksgatev1.QuarantineReason_QUARANTINE_REASON_NO_SUCH_URL
+	own.err = fmt.Errorf("nothing is received at the path %.200q: release it as the account and kind that were meant", loggedPath(path))
+	if a == answerNotAllowed {
+		own.quarantine = linksgatev1.QuarantineReason_QUARANTINE_REASON_SOURCE_NOT_ALLOWED
+		own.err = errors.New("it came from an address that allowed_sources does not have")
+	}
+	return &own
+}
+
+// loggedPath is a path without what may be a path token: its first parts, up to where a kind stands.
+func loggedPath(path string) string {
+	const parts = 3 // linksfield, account, kind
+	at := 0
+	for range parts {
+		next := strings.IndexByte(path[min(at+1, len(path)):], '/')
+		if next < 0 {
+			return path
+		}
+		at += 1 + next
+	}
+	return path[:at] + "/…"
+}
+
+// bearsSignature reports whether the request bore a well-formed signature, be it of nobody that is known. Of one that was not looked at,
+// the header has to do.
+func (a *answer) bearsSignature(headers http.Header) bool {
+	if a.quarantine == linksgatev1.QuarantineReason_QUARANTINE_REASON_NO_SUCH_URL ||
+		a.quarantine == linksgatev1.QuarantineReason_QUARANTINE_REASON_SOURCE_NOT_ALLOWED {
+		return headers.Get("X-Lf-Md5") != "" || headers.Get("X-Lf-Signature") != ""
+	}
 	return a.quarantine == linksgatev1.QuarantineReason_QUARANTINE_REASON_SIGNATURE_MISMATCH ||
 		a.quarantine == linksgatev1.QuarantineReason_QUARANTINE_REASON_UNKNOWN_KEY
 }

@@ -28,7 +28,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		}, []string{"kind", "code", "reason"}),
 		quarantine: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "linksgate_webhook_quarantined_total",
-			Help: "Refused requests to known URLs, by whether they were kept in quarantine.",
+			Help: "Refused requests, by whether they were kept in quarantine.",
 		}, []string{"outcome"}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "linksgate_webhook_stored_duration_seconds",
@@ -97,6 +97,9 @@ func (l *limitedLogger) refused(rt route, a *answer) {
 	}
 	if a.err != nil {
 		attrs = append(attrs, slog.Any("error", a.err))
+	}
+	if rt.path != "" {
+		attrs = append(attrs, slog.String("path", loggedPath(rt.path[:min(len(rt.path), maxPath)])))
 	}
 	if a.kept != "" {
 		attrs = append(attrs, slog.String("quarantine", a.kept))

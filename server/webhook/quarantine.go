@@ -127,7 +127,7 @@ func (h *Handler) keep(ctx context.Context, r receivedRequest, refused *answer) 
 		h.metrics.quarantine.WithLabelValues(refused.kept).Inc()
 		return refused
 	}
-	bears := refused.bearsSignature()
+	bears := refused.bearsSignature(r.headers)
 	if !h.intake.allowRequest(r.source, bears) {
 		return over() // without having made its entry
 	}
@@ -156,6 +156,7 @@ func (r receivedRequest) entry(refused *answer) *linksgatev1.QuarantineEntry {
 		ContentDigest: contentDigest(r.body),
 		TraceContext:  traceContext(r.headers),
 		Attempts:      r.attempts(),
+		Path:          headerText(r.path[:min(len(r.path), maxPath)]),
 	}
 	if r.source.IsValid() {
 		e.SourceAddress = r.source.String()
@@ -167,6 +168,9 @@ func (r receivedRequest) entry(refused *answer) *linksgatev1.QuarantineEntry {
 	}
 	return e
 }
+
+// maxPath bounds what is recorded of a path, in bytes.
+const maxPath = 500
 
 // maxAttempts bounds how many attempts are listed in an entry.
 const maxAttempts = 100
@@ -189,13 +193,19 @@ func (r receivedRequest) attempts() []*linksgatev1.SignatureAttempt {
 // ErrRefused says that a quarantined request is still refused. The error that wraps it says why.
 var ErrRefused = errors.New("still refused")
 
+var errUnguarded = errors.New("it is not signed, and did not come by the URL, or from the address, that stands in for a signature")
+
 // Reverify takes a quarantined request the way of a new one, under the settings in force now. It returns the notification to
 // release, or an error that wraps ErrRefused. With force it returns one in any case but an unknown account, marked as forced if
-// it does not verify.
+// it does not verify. What did not come by the URL of its account and kind, or not from where that may be, must bear a good signature:
+// nothing else guards it.
 func (h *Handler) Reverify(e *linksgatev1.QuarantineEntry, force bool) (*linksgatev1.Notification, error) {
+	if e.GetAccount() == "" || e.GetKind() == linksgatev1.NotificationKind_NOTIFICATION_KIND_UNSPECIFIED {
+		return nil, fmt.Errorf("%w: its URL leads nowhere, so say as which account and kind it is to be released", ErrRefused)
+	}
 	rt, found := h.settings.Load().routeTo(e.GetAccount(), e.GetKind())
 	if !found {
-		return nil, fmt.Errorf("%w: the account %q is no longer configured", ErrRefused, e.GetAccount())
+		return nil, fmt.Errorf("%w: there is no account %q", ErrRefused, e.GetAccount())
 	}
 	r := receivedRequest{route: rt, at: e.GetReceivedAt().AsTime(), headers: make(http.Header), body: []byte(e.GetBody())}
 	if raw, ok := e.GetRaw().(*linksgatev1.QuarantineEntry_BinaryBody); ok {
@@ -205,6 +215,9 @@ func (h *Handler) Reverify(e *linksgatev1.QuarantineEntry, force bool) (*linksga
 		r.headers.Add(header.GetName(), header.GetValue())
 	}
 	n, refused := r.accept()
+	if refused == nil && e.GetPath() != "" && n.GetVerification().GetStatus() != linksgatev1.VerificationStatus_VERIFICATION_STATUS_VERIFIED {
+		refused = &answer{err: errUnguarded}
+	}
 	if refused != nil {
 		if !force {
 			return nil, fmt.Errorf("%w: %w", ErrRefused, refused.err)

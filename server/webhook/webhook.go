@@ -7,7 +7,7 @@
 //	200  the notification, or a copy of it, is durable in the log
 //	400  the body is not one JSON document; it is kept in quarantine
 //	401  no signature, or no configured secret made it; it is kept in quarantine
-//	404  no such account or kind, or the path token or source address is wrong
+//	404  no such account or kind, or the path token or source address is wrong; what bears a header of Linksfield is kept in quarantine
 //	405  not POST
 //	408  the body did not arrive in time
 //	413  the body is over the limit
@@ -190,8 +190,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	settings := h.settings.Load()
 	rt, answer := settings.route(r)
 	h.logger.forwarded(settings, r)
-	if answer == nil {
-		answer = h.receive(w, r, rt)
+	if answer == nil || h.intake != nil && answer.isMisdirected() && bearsHeader(r) {
+		answer = h.receive(w, r, rt, answer)
 	}
 	answer.write(w)
 	h.metrics.observe(rt.kindName, answer, time.Since(start))
@@ -209,12 +209,17 @@ type route struct {
 	policy   KindPolicy
 	uses     *Uses
 	source   netip.Addr
+	path     string // of a URL that leads nowhere, or not from there
 }
 
 // route finds the account and kind in the URL, and checks that the request may use it.
 func (s *Settings) route(r *http.Request) (route, *answer) {
 	source := s.source(r)
-	path, ok := strings.CutPrefix(r.URL.Path, PathPrefix)
+	asked := r.URL.Path
+	for strings.Contains(asked, "//") { // a base URL that was joined with one slash too many
+		asked = strings.ReplaceAll(asked, "//", "/")
+	}
+	path, ok := strings.CutPrefix(asked, PathPrefix)
 	accountName, rest, _ := strings.Cut(path, "/")
 	kindName, token, _ := strings.Cut(rest, "/")
 	kind, known := payload.KindByName(kindName)
@@ -222,10 +227,16 @@ func (s *Settings) route(r *http.Request) (route, *answer) {
 	rt.source = source
 	switch {
 	case !ok || !known || !found:
-		return route{source: source}, answerNoURL
+		nowhere := route{source: source, path: r.URL.Path}
+		if ok && s.Accounts[accountName] != nil {
+			nowhere.account = accountName
+		}
+		return nowhere, answerNoURL
 	case subtle.ConstantTimeCompare([]byte(token), []byte(rt.policy.PathToken)) != 1:
+		rt.path = r.URL.Path
 		return rt, answerNoURL
 	case !rt.policy.allows(source):
+		rt.path = r.URL.Path
 		return rt, answerNotAllowed
 	case r.Method != http.MethodPost:
 		return rt, answerNotPost
@@ -272,8 +283,21 @@ func contains(networks []netip.Prefix, address netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(network netip.Prefix) bool { return network.Contains(address) })
 }
 
-// receive takes a request to a known URL from its body to the log, or to the quarantine.
-func (h *Handler) receive(w http.ResponseWriter, r *http.Request, rt route) *answer {
+// bearsHeader reports whether a request can be one of Linksfield that went to a wrong URL.
+func bearsHeader(r *http.Request) bool {
+	if r.Method != http.MethodPost {
+		return false
+	}
+	for name := range r.Header {
+		if strings.HasPrefix(name, "X-Lf-") {
+			return true
+		}
+	}
+	return false
+}
+
+// receive takes a request from its body to the log, or to the quarantine: there one that is refused already, whatever it says.
+func (h *Handler) receive(w http.ResponseWriter, r *http.Request, rt route, already *answer) *answer {
 	buffer := h.bodies.Get().(*bytes.Buffer)
 	defer func() {
 		if buffer.Cap() <= keptBuffer { // large ones are rare, and would stay
@@ -299,6 +323,9 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, rt route) *ans
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), appendTimeout)
 	defer cancel()
 	received := receivedRequest{route: rt, at: time.Now(), headers: r.Header, body: buffer.Bytes()}
+	if already != nil {
+		return h.keep(ctx, received, already.misdirected(rt.path))
+	}
 	n, refused := h.accept(ctx, &received)
 	switch {
 	case refused == answerBusy:

@@ -39,6 +39,11 @@ const (
 	QuarantineReason_QUARANTINE_REASON_SIGNATURE_MISMATCH QuarantineReason = 4
 	// The body was not readable as one JSON document.
 	QuarantineReason_QUARANTINE_REASON_UNREADABLE QuarantineReason = 5
+	// Its URL leads nowhere: the account, the kind or the path token is not one that there is. Kept if
+	// it bears a header of Linksfield. Released as the account and kind that were meant.
+	QuarantineReason_QUARANTINE_REASON_NO_SUCH_URL QuarantineReason = 6
+	// It came from an address that its URL does not take. Kept if it bears a header of Linksfield.
+	QuarantineReason_QUARANTINE_REASON_SOURCE_NOT_ALLOWED QuarantineReason = 7
 )
 
 // Enum value maps for QuarantineReason.
@@ -50,6 +55,8 @@ var (
 		3: "QUARANTINE_REASON_UNKNOWN_KEY",
 		4: "QUARANTINE_REASON_SIGNATURE_MISMATCH",
 		5: "QUARANTINE_REASON_UNREADABLE",
+		6: "QUARANTINE_REASON_NO_SUCH_URL",
+		7: "QUARANTINE_REASON_SOURCE_NOT_ALLOWED",
 	}
 	QuarantineReason_value = map[string]int32{
 		"QUARANTINE_REASON_UNSPECIFIED":         0,
@@ -58,6 +65,8 @@ var (
 		"QUARANTINE_REASON_UNKNOWN_KEY":         3,
 		"QUARANTINE_REASON_SIGNATURE_MISMATCH":  4,
 		"QUARANTINE_REASON_UNREADABLE":          5,
+		"QUARANTINE_REASON_NO_SUCH_URL":         6,
+		"QUARANTINE_REASON_SOURCE_NOT_ALLOWED":  7,
 	}
 )
 
@@ -157,9 +166,9 @@ type QuarantineEntry struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// When the gateway had read the whole request, by the gateway's clock.
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
-	// The account whose URL it was sent to.
+	// The account whose URL it was sent to. Empty if there is none of the name in the URL: see `path`.
 	Account string `protobuf:"bytes,3,opt,name=account,proto3" json:"account,omitempty"`
-	// The kind whose URL it was sent to.
+	// The kind whose URL it was sent to. Not set if there is none of the name in the URL.
 	Kind NotificationKind `protobuf:"varint,4,opt,name=kind,proto3,enum=linksgate.v1.NotificationKind" json:"kind,omitempty"`
 	// Why it was refused.
 	Reason QuarantineReason `protobuf:"varint,5,opt,name=reason,proto3,enum=linksgate.v1.QuarantineReason" json:"reason,omitempty"`
@@ -181,7 +190,10 @@ type QuarantineEntry struct {
 	// W3C Trace Context of the request, if it carried one.
 	TraceContext *TraceContext `protobuf:"bytes,12,opt,name=trace_context,json=traceContext,proto3" json:"trace_context,omitempty"`
 	// Which secrets and readings of the signing rule were tried, in order. None of them matched.
-	Attempts      []*SignatureAttempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	Attempts []*SignatureAttempt `protobuf:"bytes,13,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// The path of the URL, for NO_SUCH_URL and SOURCE_NOT_ALLOWED. At most 500 bytes. It can hold a
+	// path token.
+	Path          string `protobuf:"bytes,14,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +328,13 @@ func (x *QuarantineEntry) GetAttempts() []*SignatureAttempt {
 		return x.Attempts
 	}
 	return nil
+}
+
+func (x *QuarantineEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
 }
 
 type isQuarantineEntry_Raw interface {
@@ -657,7 +676,12 @@ type ReleaseQuarantineEntryRequest struct {
 	// An entry that does verify is released as verified all the same.
 	Force bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	// Only say what would happen.
-	DryRun        bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Release it as a notification of this account and kind, both of them: for an entry whose reason is
+	// NO_SUCH_URL, once it is known what its URL should have been. Not set: those of the entry.
+	AsAccount string `protobuf:"bytes,4,opt,name=as_account,json=asAccount,proto3" json:"as_account,omitempty"`
+	// See `as_account`.
+	AsKind        NotificationKind `protobuf:"varint,5,opt,name=as_kind,json=asKind,proto3,enum=linksgate.v1.NotificationKind" json:"as_kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -711,6 +735,20 @@ func (x *ReleaseQuarantineEntryRequest) GetDryRun() bool {
 		return x.DryRun
 	}
 	return false
+}
+
+func (x *ReleaseQuarantineEntryRequest) GetAsAccount() string {
+	if x != nil {
+		return x.AsAccount
+	}
+	return ""
+}
+
+func (x *ReleaseQuarantineEntryRequest) GetAsKind() NotificationKind {
+	if x != nil {
+		return x.AsKind
+	}
+	return NotificationKind_NOTIFICATION_KIND_UNSPECIFIED
 }
 
 // ReleaseQuarantineEntryResponse says what became of an entry.
@@ -992,7 +1030,7 @@ var File_linksgate_v1_quarantine_service_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\n" +
-	"%linksgate/v1/quarantine_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xbe\x04\n" +
+	"%linksgate/v1/quarantine_service.proto\x12\flinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xd2\x04\n" +
 	"\x0fQuarantineEntry\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
 	"\vreceived_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1009,7 +1047,8 @@ const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"binaryBody\x12%\n" +
 	"\x0econtent_digest\x18\v \x01(\tR\rcontentDigest\x12?\n" +
 	"\rtrace_context\x18\f \x01(\v2\x1a.linksgate.v1.TraceContextR\ftraceContext\x12:\n" +
-	"\battempts\x18\r \x03(\v2\x1e.linksgate.v1.SignatureAttemptR\battemptsB\x05\n" +
+	"\battempts\x18\r \x03(\v2\x1e.linksgate.v1.SignatureAttemptR\battempts\x12\x12\n" +
+	"\x04path\x18\x0e \x01(\tR\x04pathB\x05\n" +
 	"\x03raw\"\x9b\x01\n" +
 	"\x10SignatureAttempt\x125\n" +
 	"\x06scheme\x18\x01 \x01(\x0e2\x1d.linksgate.v1.SignatureSchemeR\x06scheme\x12\x15\n" +
@@ -1031,11 +1070,14 @@ const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\x19GetQuarantineEntryRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"Q\n" +
 	"\x1aGetQuarantineEntryResponse\x123\n" +
-	"\x05entry\x18\x01 \x01(\v2\x1d.linksgate.v1.QuarantineEntryR\x05entry\"^\n" +
+	"\x05entry\x18\x01 \x01(\v2\x1d.linksgate.v1.QuarantineEntryR\x05entry\"\xb6\x01\n" +
 	"\x1dReleaseQuarantineEntryRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xd9\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x1d\n" +
+	"\n" +
+	"as_account\x18\x04 \x01(\tR\tasAccount\x127\n" +
+	"\aas_kind\x18\x05 \x01(\x0e2\x1e.linksgate.v1.NotificationKindR\x06asKind\"\xd9\x01\n" +
 	"\x1eReleaseQuarantineEntryResponse\x126\n" +
 	"\aoutcome\x18\x01 \x01(\x0e2\x1c.linksgate.v1.ReleaseOutcomeR\aoutcome\x12'\n" +
 	"\x0fnotification_id\x18\x02 \x01(\tR\x0enotificationId\x12\x16\n" +
@@ -1050,14 +1092,16 @@ const file_linksgate_v1_quarantine_service_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1b\n" +
 	"\tmax_bytes\x18\x03 \x01(\x03R\bmaxBytes\x122\n" +
 	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12H\n" +
-	"\x12oldest_received_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10oldestReceivedAt*\xf8\x01\n" +
+	"\x12oldest_received_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x10oldestReceivedAt*\xc5\x02\n" +
 	"\x10QuarantineReason\x12!\n" +
 	"\x1dQUARANTINE_REASON_UNSPECIFIED\x10\x00\x12'\n" +
 	"#QUARANTINE_REASON_SIGNATURE_MISSING\x10\x01\x12)\n" +
 	"%QUARANTINE_REASON_SIGNATURE_MALFORMED\x10\x02\x12!\n" +
 	"\x1dQUARANTINE_REASON_UNKNOWN_KEY\x10\x03\x12(\n" +
 	"$QUARANTINE_REASON_SIGNATURE_MISMATCH\x10\x04\x12 \n" +
-	"\x1cQUARANTINE_REASON_UNREADABLE\x10\x05*\xb1\x01\n" +
+	"\x1cQUARANTINE_REASON_UNREADABLE\x10\x05\x12!\n" +
+	"\x1dQUARANTINE_REASON_NO_SUCH_URL\x10\x06\x12(\n" +
+	"$QUARANTINE_REASON_SOURCE_NOT_ALLOWED\x10\a*\xb1\x01\n" +
 	"\x0eReleaseOutcome\x12\x1f\n" +
 	"\x1bRELEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18RELEASE_OUTCOME_RELEASED\x10\x01\x12$\n" +
@@ -1122,25 +1166,26 @@ var file_linksgate_v1_quarantine_service_proto_depIdxs = []int32{
 	14, // 9: linksgate.v1.ListQuarantineEntriesRequest.since:type_name -> google.protobuf.Timestamp
 	2,  // 10: linksgate.v1.ListQuarantineEntriesResponse.entries:type_name -> linksgate.v1.QuarantineEntry
 	2,  // 11: linksgate.v1.GetQuarantineEntryResponse.entry:type_name -> linksgate.v1.QuarantineEntry
-	1,  // 12: linksgate.v1.ReleaseQuarantineEntryResponse.outcome:type_name -> linksgate.v1.ReleaseOutcome
-	19, // 13: linksgate.v1.ReleaseQuarantineEntryResponse.verification:type_name -> linksgate.v1.Verification
-	20, // 14: linksgate.v1.GetQuarantineInfoResponse.max_age:type_name -> google.protobuf.Duration
-	14, // 15: linksgate.v1.GetQuarantineInfoResponse.oldest_received_at:type_name -> google.protobuf.Timestamp
-	4,  // 16: linksgate.v1.QuarantineService.ListQuarantineEntries:input_type -> linksgate.v1.ListQuarantineEntriesRequest
-	6,  // 17: linksgate.v1.QuarantineService.GetQuarantineEntry:input_type -> linksgate.v1.GetQuarantineEntryRequest
-	8,  // 18: linksgate.v1.QuarantineService.ReleaseQuarantineEntry:input_type -> linksgate.v1.ReleaseQuarantineEntryRequest
-	10, // 19: linksgate.v1.QuarantineService.PurgeQuarantineEntry:input_type -> linksgate.v1.PurgeQuarantineEntryRequest
-	12, // 20: linksgate.v1.QuarantineService.GetQuarantineInfo:input_type -> linksgate.v1.GetQuarantineInfoRequest
-	5,  // 21: linksgate.v1.QuarantineService.ListQuarantineEntries:output_type -> linksgate.v1.ListQuarantineEntriesResponse
-	7,  // 22: linksgate.v1.QuarantineService.GetQuarantineEntry:output_type -> linksgate.v1.GetQuarantineEntryResponse
-	9,  // 23: linksgate.v1.QuarantineService.ReleaseQuarantineEntry:output_type -> linksgate.v1.ReleaseQuarantineEntryResponse
-	11, // 24: linksgate.v1.QuarantineService.PurgeQuarantineEntry:output_type -> linksgate.v1.PurgeQuarantineEntryResponse
-	13, // 25: linksgate.v1.QuarantineService.GetQuarantineInfo:output_type -> linksgate.v1.GetQuarantineInfoResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	15, // 12: linksgate.v1.ReleaseQuarantineEntryRequest.as_kind:type_name -> linksgate.v1.NotificationKind
+	1,  // 13: linksgate.v1.ReleaseQuarantineEntryResponse.outcome:type_name -> linksgate.v1.ReleaseOutcome
+	19, // 14: linksgate.v1.ReleaseQuarantineEntryResponse.verification:type_name -> linksgate.v1.Verification
+	20, // 15: linksgate.v1.GetQuarantineInfoResponse.max_age:type_name -> google.protobuf.Duration
+	14, // 16: linksgate.v1.GetQuarantineInfoResponse.oldest_received_at:type_name -> google.protobuf.Timestamp
+	4,  // 17: linksgate.v1.QuarantineService.ListQuarantineEntries:input_type -> linksgate.v1.ListQuarantineEntriesRequest
+	6,  // 18: linksgate.v1.QuarantineService.GetQuarantineEntry:input_type -> linksgate.v1.GetQuarantineEntryRequest
+	8,  // 19: linksgate.v1.QuarantineService.ReleaseQuarantineEntry:input_type -> linksgate.v1.ReleaseQuarantineEntryRequest
+	10, // 20: linksgate.v1.QuarantineService.PurgeQuarantineEntry:input_type -> linksgate.v1.PurgeQuarantineEntryRequest
+	12, // 21: linksgate.v1.QuarantineService.GetQuarantineInfo:input_type -> linksgate.v1.GetQuarantineInfoRequest
+	5,  // 22: linksgate.v1.QuarantineService.ListQuarantineEntries:output_type -> linksgate.v1.ListQuarantineEntriesResponse
+	7,  // 23: linksgate.v1.QuarantineService.GetQuarantineEntry:output_type -> linksgate.v1.GetQuarantineEntryResponse
+	9,  // 24: linksgate.v1.QuarantineService.ReleaseQuarantineEntry:output_type -> linksgate.v1.ReleaseQuarantineEntryResponse
+	11, // 25: linksgate.v1.QuarantineService.PurgeQuarantineEntry:output_type -> linksgate.v1.PurgeQuarantineEntryResponse
+	13, // 26: linksgate.v1.QuarantineService.GetQuarantineInfo:output_type -> linksgate.v1.GetQuarantineInfoResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_linksgate_v1_quarantine_service_proto_init() }

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from linksgate.v1 import notification_pb2 as linksgate_dot_v1_dot_notification__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%linksgate/v1/quarantine_service.proto\x12\x0clinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xbe\x03\n\x0fQuarantineEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0breceived_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.linksgate.v1.NotificationKind\x12.\n\x06reason\x18\x05 \x01(\x0e\x32\x1e.linksgate.v1.QuarantineReason\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x16\n\x0esource_address\x18\x07 \x01(\t\x12,\n\x07headers\x18\x08 \x03(\x0b\x32\x1b.linksgate.v1.RequestHeader\x12\x0e\n\x04\x62ody\x18\t \x01(\tH\x00\x12\x15\n\x0b\x62inary_body\x18\n \x01(\x0cH\x00\x12\x16\n\x0e\x63ontent_digest\x18\x0b \x01(\t\x12\x31\n\rtrace_context\x18\x0c \x01(\x0b\x32\x1a.linksgate.v1.TraceContext\x12\x30\n\x08\x61ttempts\x18\r \x03(\x0b\x32\x1e.linksgate.v1.SignatureAttemptB\x05\n\x03raw\"w\n\x10SignatureAttempt\x12-\n\x06scheme\x18\x01 \x01(\x0e\x32\x1d.linksgate.v1.SignatureScheme\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x13\n\x0bsecret_name\x18\x03 \x01(\t\x12\x0f\n\x07reading\x18\x04 \x01(\t\"\xe2\x01\n\x1cListQuarantineEntriesRequest\x12/\n\x07reasons\x18\x01 \x03(\x0e\x32\x1e.linksgate.v1.QuarantineReason\x12\x10\n\x08\x61\x63\x63ounts\x18\x02 \x03(\t\x12-\n\x05kinds\x18\x03 \x03(\x0e\x32\x1e.linksgate.v1.NotificationKind\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"h\n\x1dListQuarantineEntriesResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.linksgate.v1.QuarantineEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x19GetQuarantineEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\"J\n\x1aGetQuarantineEntryResponse\x12,\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1d.linksgate.v1.QuarantineEntry\"K\n\x1dReleaseQuarantineEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\xaa\x01\n\x1eReleaseQuarantineEntryResponse\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.linksgate.v1.ReleaseOutcome\x12\x17\n\x0fnotification_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x30\n\x0cverification\x18\x04 \x01(\x0b\x32\x1a.linksgate.v1.Verification\")\n\x1bPurgeQuarantineEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1e\n\x1cPurgeQuarantineEntryResponse\"\x1a\n\x18GetQuarantineInfoRequest\"\xb2\x01\n\x19GetQuarantineInfoResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x11\n\tmax_bytes\x18\x03 \x01(\x03\x12*\n\x07max_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x12oldest_received_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xf8\x01\n\x10QuarantineReason\x12!\n\x1dQUARANTINE_REASON_UNSPECIFIED\x10\x00\x12\'\n#QUARANTINE_REASON_SIGNATURE_MISSING\x10\x01\x12)\n%QUARANTINE_REASON_SIGNATURE_MALFORMED\x10\x02\x12!\n\x1dQUARANTINE_REASON_UNKNOWN_KEY\x10\x03\x12(\n$QUARANTINE_REASON_SIGNATURE_MISMATCH\x10\x04\x12 \n\x1cQUARANTINE_REASON_UNREADABLE\x10\x05*\xb1\x01\n\x0eReleaseOutcome\x12\x1f\n\x1bRELEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18RELEASE_OUTCOME_RELEASED\x10\x01\x12$\n RELEASE_OUTCOME_ALREADY_RELEASED\x10\x02\x12\x1d\n\x19RELEASE_OUTCOME_DUPLICATE\x10\x03\x12\x1b\n\x17RELEASE_OUTCOME_REFUSED\x10\x04\x32\xb8\x04\n\x11QuarantineService\x12p\n\x15ListQuarantineEntries\x12*.linksgate.v1.ListQuarantineEntriesRequest\x1a+.linksgate.v1.ListQuarantineEntriesResponse\x12g\n\x12GetQuarantineEntry\x12\'.linksgate.v1.GetQuarantineEntryRequest\x1a(.linksgate.v1.GetQuarantineEntryResponse\x12s\n\x16ReleaseQuarantineEntry\x12+.linksgate.v1.ReleaseQuarantineEntryRequest\x1a,.linksgate.v1.ReleaseQuarantineEntryResponse\x12m\n\x14PurgeQuarantineEntry\x12).linksgate.v1.PurgeQuarantineEntryRequest\x1a*.linksgate.v1.PurgeQuarantineEntryResponse\x12\x64\n\x11GetQuarantineInfo\x12&.linksgate.v1.GetQuarantineInfoRequest\x1a\'.linksgate.v1.GetQuarantineInfoResponseB`\n\x10\x63om.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\x0cLinksgate.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%linksgate/v1/quarantine_service.proto\x12\x0clinksgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flinksgate/v1/notification.proto\"\xcc\x03\n\x0fQuarantineEntry\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0breceived_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\x12,\n\x04kind\x18\x04 \x01(\x0e\x32\x1e.linksgate.v1.NotificationKind\x12.\n\x06reason\x18\x05 \x01(\x0e\x32\x1e.linksgate.v1.QuarantineReason\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x16\n\x0esource_address\x18\x07 \x01(\t\x12,\n\x07headers\x18\x08 \x03(\x0b\x32\x1b.linksgate.v1.RequestHeader\x12\x0e\n\x04\x62ody\x18\t \x01(\tH\x00\x12\x15\n\x0b\x62inary_body\x18\n \x01(\x0cH\x00\x12\x16\n\x0e\x63ontent_digest\x18\x0b \x01(\t\x12\x31\n\rtrace_context\x18\x0c \x01(\x0b\x32\x1a.linksgate.v1.TraceContext\x12\x30\n\x08\x61ttempts\x18\r \x03(\x0b\x32\x1e.linksgate.v1.SignatureAttempt\x12\x0c\n\x04path\x18\x0e \x01(\tB\x05\n\x03raw\"w\n\x10SignatureAttempt\x12-\n\x06scheme\x18\x01 \x01(\x0e\x32\x1d.linksgate.v1.SignatureScheme\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x13\n\x0bsecret_name\x18\x03 \x01(\t\x12\x0f\n\x07reading\x18\x04 \x01(\t\"\xe2\x01\n\x1cListQuarantineEntriesRequest\x12/\n\x07reasons\x18\x01 \x03(\x0e\x32\x1e.linksgate.v1.QuarantineReason\x12\x10\n\x08\x61\x63\x63ounts\x18\x02 \x03(\t\x12-\n\x05kinds\x18\x03 \x03(\x0e\x32\x1e.linksgate.v1.NotificationKind\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"h\n\x1dListQuarantineEntriesResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.linksgate.v1.QuarantineEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x19GetQuarantineEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\"J\n\x1aGetQuarantineEntryResponse\x12,\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1d.linksgate.v1.QuarantineEntry\"\x90\x01\n\x1dReleaseQuarantineEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\x12\x12\n\nas_account\x18\x04 \x01(\t\x12/\n\x07\x61s_kind\x18\x05 \x01(\x0e\x32\x1e.linksgate.v1.NotificationKind\"\xaa\x01\n\x1eReleaseQuarantineEntryResponse\x12-\n\x07outcome\x18\x01 \x01(\x0e\x32\x1c.linksgate.v1.ReleaseOutcome\x12\x17\n\x0fnotification_id\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x30\n\x0cverification\x18\x04 \x01(\x0b\x32\x1a.linksgate.v1.Verification\")\n\x1bPurgeQuarantineEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x1e\n\x1cPurgeQuarantineEntryResponse\"\x1a\n\x18GetQuarantineInfoRequest\"\xb2\x01\n\x19GetQuarantineInfoResponse\x12\x0f\n\x07\x65ntries\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x11\n\tmax_bytes\x18\x03 \x01(\x03\x12*\n\x07max_age\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x12oldest_received_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc5\x02\n\x10QuarantineReason\x12!\n\x1dQUARANTINE_REASON_UNSPECIFIED\x10\x00\x12\'\n#QUARANTINE_REASON_SIGNATURE_MISSING\x10\x01\x12)\n%QUARANTINE_REASON_SIGNATURE_MALFORMED\x10\x02\x12!\n\x1dQUARANTINE_REASON_UNKNOWN_KEY\x10\x03\x12(\n$QUARANTINE_REASON_SIGNATURE_MISMATCH\x10\x04\x12 \n\x1cQUARANTINE_REASON_UNREADABLE\x10\x05\x12!\n\x1dQUARANTINE_REASON_NO_SUCH_URL\x10\x06\x12(\n$QUARANTINE_REASON_SOURCE_NOT_ALLOWED\x10\x07*\xb1\x01\n\x0eReleaseOutcome\x12\x1f\n\x1bRELEASE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18RELEASE_OUTCOME_RELEASED\x10\x01\x12$\n RELEASE_OUTCOME_ALREADY_RELEASED\x10\x02\x12\x1d\n\x19RELEASE_OUTCOME_DUPLICATE\x10\x03\x12\x1b\n\x17RELEASE_OUTCOME_REFUSED\x10\x04\x32\xb8\x04\n\x11QuarantineService\x12p\n\x15ListQuarantineEntries\x12*.linksgate.v1.ListQuarantineEntriesRequest\x1a+.linksgate.v1.ListQuarantineEntriesResponse\x12g\n\x12GetQuarantineEntry\x12\'.linksgate.v1.GetQuarantineEntryRequest\x1a(.linksgate.v1.GetQuarantineEntryResponse\x12s\n\x16ReleaseQuarantineEntry\x12+.linksgate.v1.ReleaseQuarantineEntryRequest\x1a,.linksgate.v1.ReleaseQuarantineEntryResponse\x12m\n\x14PurgeQuarantineEntry\x12).linksgate.v1.PurgeQuarantineEntryRequest\x1a*.linksgate.v1.PurgeQuarantineEntryResponse\x12\x64\n\x11GetQuarantineInfo\x12&.linksgate.v1.GetQuarantineInfoRequest\x1a\'.linksgate.v1.GetQuarantineInfoResponseB`\n\x10\x63om.linksgate.v1P\x01Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\xaa\x02\x0cLinksgate.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,34 +35,34 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'linksgate.v1.quarantine_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020com.linksgate.v1P\001Z;github.com/linksgate/linksgate/gen/linksgate/v1;linksgatev1\252\002\014Linksgate.V1'
-  _globals['_QUARANTINEREASON']._serialized_start=1710
-  _globals['_QUARANTINEREASON']._serialized_end=1958
-  _globals['_RELEASEOUTCOME']._serialized_start=1961
-  _globals['_RELEASEOUTCOME']._serialized_end=2138
+  _globals['_QUARANTINEREASON']._serialized_start=1794
+  _globals['_QUARANTINEREASON']._serialized_end=2119
+  _globals['_RELEASEOUTCOME']._serialized_start=2122
+  _globals['_RELEASEOUTCOME']._serialized_end=2299
   _globals['_QUARANTINEENTRY']._serialized_start=154
-  _globals['_QUARANTINEENTRY']._serialized_end=600
-  _globals['_SIGNATUREATTEMPT']._serialized_start=602
-  _globals['_SIGNATUREATTEMPT']._serialized_end=721
-  _globals['_LISTQUARANTINEENTRIESREQUEST']._serialized_start=724
-  _globals['_LISTQUARANTINEENTRIESREQUEST']._serialized_end=950
-  _globals['_LISTQUARANTINEENTRIESRESPONSE']._serialized_start=952
-  _globals['_LISTQUARANTINEENTRIESRESPONSE']._serialized_end=1056
-  _globals['_GETQUARANTINEENTRYREQUEST']._serialized_start=1058
-  _globals['_GETQUARANTINEENTRYREQUEST']._serialized_end=1097
-  _globals['_GETQUARANTINEENTRYRESPONSE']._serialized_start=1099
-  _globals['_GETQUARANTINEENTRYRESPONSE']._serialized_end=1173
-  _globals['_RELEASEQUARANTINEENTRYREQUEST']._serialized_start=1175
-  _globals['_RELEASEQUARANTINEENTRYREQUEST']._serialized_end=1250
-  _globals['_RELEASEQUARANTINEENTRYRESPONSE']._serialized_start=1253
-  _globals['_RELEASEQUARANTINEENTRYRESPONSE']._serialized_end=1423
-  _globals['_PURGEQUARANTINEENTRYREQUEST']._serialized_start=1425
-  _globals['_PURGEQUARANTINEENTRYREQUEST']._serialized_end=1466
-  _globals['_PURGEQUARANTINEENTRYRESPONSE']._serialized_start=1468
-  _globals['_PURGEQUARANTINEENTRYRESPONSE']._serialized_end=1498
-  _globals['_GETQUARANTINEINFOREQUEST']._serialized_start=1500
-  _globals['_GETQUARANTINEINFOREQUEST']._serialized_end=1526
-  _globals['_GETQUARANTINEINFORESPONSE']._serialized_start=1529
-  _globals['_GETQUARANTINEINFORESPONSE']._serialized_end=1707
-  _globals['_QUARANTINESERVICE']._serialized_start=2141
-  _globals['_QUARANTINESERVICE']._serialized_end=2709
+  _globals['_QUARANTINEENTRY']._serialized_end=614
+  _globals['_SIGNATUREATTEMPT']._serialized_start=616
+  _globals['_SIGNATUREATTEMPT']._serialized_end=735
+  _globals['_LISTQUARANTINEENTRIESREQUEST']._serialized_start=738
+  _globals['_LISTQUARANTINEENTRIESREQUEST']._serialized_end=964
+  _globals['_LISTQUARANTINEENTRIESRESPONSE']._serialized_start=966
+  _globals['_LISTQUARANTINEENTRIESRESPONSE']._serialized_end=1070
+  _globals['_GETQUARANTINEENTRYREQUEST']._serialized_start=1072
+  _globals['_GETQUARANTINEENTRYREQUEST']._serialized_end=1111
+  _globals['_GETQUARANTINEENTRYRESPONSE']._serialized_start=1113
+  _globals['_GETQUARANTINEENTRYRESPONSE']._serialized_end=1187
+  _globals['_RELEASEQUARANTINEENTRYREQUEST']._serialized_start=1190
+  _globals['_RELEASEQUARANTINEENTRYREQUEST']._serialized_end=1334
+  _globals['_RELEASEQUARANTINEENTRYRESPONSE']._serialized_start=1337
+  _globals['_RELEASEQUARANTINEENTRYRESPONSE']._serialized_end=1507
+  _globals['_PURGEQUARANTINEENTRYREQUEST']._serialized_start=1509
+  _globals['_PURGEQUARANTINEENTRYREQUEST']._serialized_end=1550
+  _globals['_PURGEQUARANTINEENTRYRESPONSE']._serialized_start=1552
+  _globals['_PURGEQUARANTINEENTRYRESPONSE']._serialized_end=1582
+  _globals['_GETQUARANTINEINFOREQUEST']._serialized_start=1584
+  _globals['_GETQUARANTINEINFOREQUEST']._serialized_end=1610
+  _globals['_GETQUARANTINEINFORESPONSE']._serialized_start=1613
+  _globals['_GETQUARANTINEINFORESPONSE']._serialized_end=1791
+  _globals['_QUARANTINESERVICE']._serialized_start=2302
+  _globals['_QUARANTINESERVICE']._serialized_end=2870
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,8 @@ class QuarantineReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     QUARANTINE_REASON_UNKNOWN_KEY: _ClassVar[QuarantineReason]
     QUARANTINE_REASON_SIGNATURE_MISMATCH: _ClassVar[QuarantineReason]
     QUARANTINE_REASON_UNREADABLE: _ClassVar[QuarantineReason]
+    QUARANTINE_REASON_NO_SUCH_URL: _ClassVar[QuarantineReason]
+    QUARANTINE_REASON_SOURCE_NOT_ALLOWED: _ClassVar[QuarantineReason]
 
 class ReleaseOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +36,8 @@ QUARANTINE_REASON_SIGNATURE_MALFORMED: QuarantineReason
 QUARANTINE_REASON_UNKNOWN_KEY: QuarantineReason
 QUARANTINE_REASON_SIGNATURE_MISMATCH: QuarantineReason
 QUARANTINE_REASON_UNREADABLE: QuarantineReason
+QUARANTINE_REASON_NO_SUCH_URL: QuarantineReason
+QUARANTINE_REASON_SOURCE_NOT_ALLOWED: QuarantineReason
 RELEASE_OUTCOME_UNSPECIFIED: ReleaseOutcome
 RELEASE_OUTCOME_RELEASED: ReleaseOutcome
 RELEASE_OUTCOME_ALREADY_RELEASED: ReleaseOutcome
@@ -41,7 +45,7 @@ RELEASE_OUTCOME_DUPLICATE: ReleaseOutcome
 RELEASE_OUTCOME_REFUSED: ReleaseOutcome
 
 class QuarantineEntry(_message.Message):
-    __slots__ = ("id", "received_at", "account", "kind", "reason", "detail", "source_address", "headers", "body", "binary_body", "content_digest", "trace_context", "attempts")
+    __slots__ = ("id", "received_at", "account", "kind", "reason", "detail", "source_address", "headers", "body", "binary_body", "content_digest", "trace_context", "attempts", "path")
     ID_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +59,7 @@ class QuarantineEntry(_message.Message):
     CONTENT_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TRACE_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     id: str
     received_at: _timestamp_pb2.Timestamp
     account: str
@@ -68,7 +73,8 @@ class QuarantineEntry(_message.Message):
     content_digest: str
     trace_context: _notification_pb2.TraceContext
     attempts: _containers.RepeatedCompositeFieldContainer[SignatureAttempt]
-    def __init__(self, id: _Optional[str] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., account: _Optional[str] = ..., kind: _Optional[_Union[_notification_pb2.NotificationKind, str]] = ..., reason: _Optional[_Union[QuarantineReason, str]] = ..., detail: _Optional[str] = ..., source_address: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[_notification_pb2.RequestHeader, _Mapping]]] = ..., body: _Optional[str] = ..., binary_body: _Optional[bytes] = ..., content_digest: _Optional[str] = ..., trace_context: _Optional[_Union[_notification_pb2.TraceContext, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[SignatureAttempt, _Mapping]]] = ...) -> None: ...
+    path: str
+    def __init__(self, id: _Optional[str] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., account: _Optional[str] = ..., kind: _Optional[_Union[_notification_pb2.NotificationKind, str]] = ..., reason: _Optional[_Union[QuarantineReason, str]] = ..., detail: _Optional[str] = ..., source_address: _Optional[str] = ..., headers: _Optional[_Iterable[_Union[_notification_pb2.RequestHeader, _Mapping]]] = ..., body: _Optional[str] = ..., binary_body: _Optional[bytes] = ..., content_digest: _Optional[str] = ..., trace_context: _Optional[_Union[_notification_pb2.TraceContext, _Mapping]] = ..., attempts: _Optional[_Iterable[_Union[SignatureAttempt, _Mapping]]] = ..., path: _Optional[str] = ...) -> None: ...
 
 class SignatureAttempt(_message.Message):
     __slots__ = ("scheme", "key_id", "secret_name", "reading")
@@ -119,14 +125,18 @@ class GetQuarantineEntryResponse(_message.Message):
     def __init__(self, entry: _Optional[_Union[QuarantineEntry, _Mapping]] = ...) -> None: ...
 
 class ReleaseQuarantineEntryRequest(_message.Message):
-    __slots__ = ("id", "force", "dry_run")
+    __slots__ = ("id", "force", "dry_run", "as_account", "as_kind")
     ID_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    AS_ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    AS_KIND_FIELD_NUMBER: _ClassVar[int]
     id: str
     force: bool
     dry_run: bool
-    def __init__(self, id: _Optional[str] = ..., force: bool = ..., dry_run: bool = ...) -> None: ...
+    as_account: str
+    as_kind: _notification_pb2.NotificationKind
+    def __init__(self, id: _Optional[str] = ..., force: bool = ..., dry_run: bool = ..., as_account: _Optional[str] = ..., as_kind: _Optional[_Union[_notification_pb2.NotificationKind, str]] = ...) -> None: ...
 
 class ReleaseQuarantineEntryResponse(_message.Message):
     __slots__ = ("outcome", "notification_id", "detail", "verification")
