@@ -493,3 +493,15 @@ func TestEverythingSet(t *testing.T) {
 		}
 	}
 }
+
+// TestReadingsAreChecked requires that a reading that there is not is refused, with those that there are.
+func TestReadingsAreChecked(t *testing.T) {
+	t.Parallel()
+	cfg, err := readConfig(t, "accounts: {acme: {readings: [membres], md5_secrets: [{env: PATH}]}}\n")
+	if err == nil {
+		err = cfg.Check()
+	}
+	if err == nil || !strings.Contains(err.Error(), `accounts.acme.readings: no such reading as "membres"`) || !strings.Contains(err.Error(), "members/spelled") {
+		t.Errorf("%v", err)
+	}
+}

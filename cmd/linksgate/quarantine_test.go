@@ -480,7 +480,7 @@ func serveProxy(t *testing.T, service linksgatev1.QuarantineServiceServer) strin
 }
 
 func TestReasonNames(t *testing.T) {
-	want := "signature-missing signature-malformed unknown-key signature-mismatch unreadable"
+	want := "signature-missing signature-malformed unknown-key signature-mismatch unreadable no-such-url source-not-allowed"
 	if got := strings.Join(reasonNames(), " "); got != want {
 		t.Errorf("%s, want %s", got, want)
 	}

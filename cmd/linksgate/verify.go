@@ -267,7 +267,7 @@ func (q *question) holdsTrimmed(doc *jsondoc.Document) bool {
 // describeDigest says what a signature looks like, of a digest of size bytes.
 func describeDigest(value string, size int) string {
 	if raw, err := hex.DecodeString(value); err == nil && len(raw) == size {
-		return "is hexadecimal: it should be base64"
+		return fmt.Sprintf("is well formed: %d hexadecimal characters, although base64 is documented", 2*size)
 	}
 	raw, err := base64.StdEncoding.DecodeString(value)
 	if err != nil {

@@ -165,6 +165,9 @@ func accountChanges(where string, before, after *webhook.Account) []string {
 	for _, id := range keysOfBoth(before.Keys.HMAC, after.Keys.HMAC) {
 		changes = append(changes, secretChanges(where+".hmac_keys "+id, before.Keys.HMAC[id], after.Keys.HMAC[id])...)
 	}
+	if !slices.Equal(before.Keys.Readings, after.Keys.Readings) {
+		changes = append(changes, where+".readings: changed")
+	}
 	for _, kind := range payload.Kinds() {
 		if !samePolicy(before.Kinds[kind], after.Kinds[kind]) {
 			changes = append(changes, where+".kinds."+payload.KindName(kind)+": changed")

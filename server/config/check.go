@@ -322,8 +322,15 @@ func (c Account) build(where, name string, f files, p *problems) *webhook.Accoun
 		p.add(where, "an account's name has 1 to 63 lower-case letters, digits and hyphens")
 	}
 	a := &webhook.Account{
-		Keys:  signature.Keyring{HMAC: make(map[string][]signature.Secret)},
+		Keys:  signature.Keyring{HMAC: make(map[string][]signature.Secret), Readings: c.Readings},
 		Kinds: make(map[linksgatev1.NotificationKind]webhook.KindPolicy),
+	}
+	readings := slices.Concat(slices.Collect(maps.Values(signature.Readings()))...)
+	for _, reading := range c.Readings {
+		if !slices.Contains(readings, reading) {
+			slices.Sort(readings)
+			p.add(where+".readings", "no such reading as %q; the readings are %s", reading, strings.Join(readings, ", "))
+		}
 	}
 	for i, cfg := range c.MD5Secrets {
 		where := fmt.Sprintf("%s.md5_secrets[%d]", where, i)

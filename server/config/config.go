@@ -188,6 +188,9 @@ type Account struct {
 	MD5Secrets []Secret `yaml:"md5_secrets"`
 	// HMACKeys are the keys of the hmac-sha1 scheme. One id may occur several times, during a change-over.
 	HMACKeys []HMACKey `yaml:"hmac_keys"`
+	// Readings, if not empty, are the readings of Linksfield's signing rule that are tried, by name: see linksgate verify. Of a scheme of
+	// which it names none, all are. Default: all. Once it is known which one Linksfield uses, the others need not be tried.
+	Readings []string `yaml:"readings"`
 	// Kinds holds what differs from the default, by the kind's name in the URL.
 	Kinds map[string]Kind `yaml:"kinds"`
 }

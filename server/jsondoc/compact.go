@@ -14,6 +14,9 @@ const (
 	SortedAll
 )
 
+// Spelled can be added to an Order, and writes strings as they stand: for a document that [ParseSpelled] has read.
+const Spelled Order = 1 << 7
+
 // AppendCompact appends the JSON text of v, without white space, to dst and
 // returns it. [Value.SortedMembers] defines what sorted means.
 //
@@ -28,7 +31,7 @@ func (v Value) AppendCompact(dst []byte, order Order) []byte {
 	case Array:
 		return v.appendArray(dst, order)
 	case String:
-		return appendString(dst, v.Text)
+		return appendString(dst, v.Text, order)
 	case Null:
 		return append(dst, "null"...)
 	default:
@@ -38,9 +41,9 @@ func (v Value) AppendCompact(dst []byte, order Order) []byte {
 
 func (v Value) appendObject(dst []byte, order Order) []byte {
 	dst = append(dst, '{')
-	if order == AsReceived {
+	if order&^Spelled == AsReceived {
 		for i := range v.Members {
-			dst = v.Members[i].appendCompact(dst, i, AsReceived)
+			dst = v.Members[i].appendCompact(dst, i, order)
 		}
 	} else {
 		for i, m := range v.SortedMembers() {
@@ -65,20 +68,23 @@ func (m *Member) appendCompact(dst []byte, index int, order Order) []byte {
 	if index > 0 {
 		dst = append(dst, ',')
 	}
-	dst = append(appendString(dst, m.Key), ':')
+	dst = append(appendString(dst, m.Key, order), ':')
 	return m.Value.AppendCompact(dst, order)
 }
 
 // inside is the order for what stands inside an object or array.
 func (o Order) inside() Order {
-	if o == SortedTop {
-		return AsReceived
+	if o&^Spelled == SortedTop {
+		return AsReceived | o&Spelled
 	}
 	return o
 }
 
-func appendString(dst []byte, text string) []byte {
+func appendString(dst []byte, text string, order Order) []byte {
 	dst = append(dst, '"')
+	if order&Spelled != 0 {
+		return append(append(dst, text...), '"')
+	}
 	written := 0
 	for i := range len(text) {
 		c := text[i]

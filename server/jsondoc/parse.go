@@ -15,8 +15,15 @@ const fewMembers = 16
 // but white space around it. It returns a nil error only if every byte was
 // understood. The document does not refer to body afterwards. Time and memory
 // are linear in the length of body; the tree takes a few MiB at most.
-func Parse(body []byte) (*Document, error) {
-	p := parser{text: string(body)}
+func Parse(body []byte) (*Document, error) { return parse(parser{text: string(body)}) }
+
+// ParseSpelled reads a body as Parse does, and leaves the escapes in keys and strings as they are: for a signature that covers the
+// spelling. Keys that differ in spelling alone count as different here; Parse refuses such a body.
+func ParseSpelled(body []byte) (*Document, error) {
+	return parse(parser{text: string(body), spelled: true})
+}
+
+func parse(p parser) (*Document, error) {
 	if !utf8.ValidString(p.text) {
 		p.pos = invalidUTF8(p.text)
 		return nil, p.refuse(ErrSyntax, "invalid UTF-8")
@@ -42,6 +49,7 @@ type parser struct {
 	depth         int
 	values        int
 	missingCommas int
+	spelled       bool // strings are not decoded
 
 	// Children of the arrays and objects that are still open, innermost last.
 	// A container takes its own off the top when it closes, so that each

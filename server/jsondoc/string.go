@@ -29,6 +29,9 @@ func (p *parser) escaped(start int) (string, error) {
 		switch c := p.text[p.pos]; {
 		case c == '"':
 			p.pos++
+			if p.spelled {
+				return p.text[start : p.pos-1], nil
+			}
 			return string(decoded), nil
 		case c == '\\':
 			r, err := p.escape()

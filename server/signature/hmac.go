@@ -12,24 +12,26 @@ import (
 
 // The hmac-sha1 scheme. Linksfield's prose sorts the keys of the top level, its
 // Java sample those of nested objects too: both are readings. So is the body as
-// it stands, for a sender that signs what it sends.
+// it stands, for a sender that signs what it sends, and the same without the
+// white space between tokens, for one whose body was laid out on its way. The
+// readings called spelled take strings as they are spelled in the body.
 var hmacScheme = scheme{
 	name:   SchemeHMAC,
 	header: "X-Lf-Signature",
-	claim:  claimHMAC,
+	claims: claimsHMAC,
 	readings: []reading{
-		{"sorted", func(dst []byte, m message) []byte {
-			return m.doc.Root.AppendCompact(append(dst, m.prefix...), jsondoc.SortedTop)
-		}},
-		{"sorted-deep", func(dst []byte, m message) []byte {
-			return m.doc.Root.AppendCompact(append(dst, m.prefix...), jsondoc.SortedAll)
-		}},
+		{"sorted", compact(jsondoc.SortedTop), false},
+		{"sorted-deep", compact(jsondoc.SortedAll), false},
 		{"as-is", func(dst []byte, m message) []byte {
 			return append(append(dst, m.prefix...), m.body...)
-		}},
+		}, false},
+		{"compact", compact(jsondoc.AsReceived), false},
+		{"sorted/spelled", compact(jsondoc.SortedTop | jsondoc.Spelled), true},
+		{"sorted-deep/spelled", compact(jsondoc.SortedAll | jsondoc.Spelled), true},
+		{"compact/spelled", compact(jsondoc.AsReceived | jsondoc.Spelled), true},
 	},
-	encodings: [2]encoding{{}, {suffix: "+hex", inHex: true}},
-	size:      sha1.Size,
+	inHex: "+hex",
+	size:  sha1.Size,
 	digest: func(dst, text []byte, secret string) []byte {
 		h := hmac.New(sha1.New, []byte(secret))
 		h.Write(text)
@@ -42,36 +44,51 @@ var hmacScheme = scheme{
 // algorithm that is supported.
 const defaultAlgorithm = "HMAC-SHA1"
 
-func claimHMAC(headers http.Header, doc *jsondoc.Document, keys Keyring) (claim, error) {
-	var values [4]string
-	for i, name := range [...]string{"X-Lf-Signature", "X-Lf-Notification-Version", "X-Lf-Algo", "X-Lf-Timestamp"} {
+// compact is the prefix and the body as compact JSON.
+func compact(order jsondoc.Order) func([]byte, message) []byte {
+	return func(dst []byte, m message) []byte { return m.doc.Root.AppendCompact(append(dst, m.prefix...), order) }
+}
+
+func claimsHMAC(headers http.Header, doc *jsondoc.Document, keys Keyring) ([]claim, error) {
+	var values [3]string
+	for i, name := range [...]string{"X-Lf-Notification-Version", "X-Lf-Algo", "X-Lf-Timestamp"} {
 		var err error
 		if values[i], err = only(headers, name); err != nil {
-			return claim{}, err
+			return nil, err
 		}
 	}
-	value, version, algorithm, timestamp := values[0], values[1], values[2], values[3]
-
-	// The key id ends at the first slash: base64 may hold more of them.
-	keyID, sum, found := strings.Cut(value, "/")
-	if !found || sum == "" {
-		return claim{}, fmt.Errorf("x-lf-signature is not {key id}/{signature}: %w", ErrMalformed)
+	version, algorithm, timestamp := values[0], values[1], values[2]
+	lines, err := linesOf(headers, "X-Lf-Signature")
+	if err != nil {
+		return nil, err
 	}
 	if algorithm == "" {
 		algorithm = defaultAlgorithm
 	}
-	if !strings.EqualFold(algorithm, defaultAlgorithm) {
-		return claim{}, ErrAlgorithm
+	var claims []claim
+	var malformed error
+	for _, line := range lines {
+		// The key id ends at the first slash: base64 may hold more of them.
+		keyID, sum, found := strings.Cut(line, "/")
+		err := isSignable(doc, version, timestamp, keyID)
+		switch {
+		case !found || sum == "":
+			err = fmt.Errorf("x-lf-signature is not {key id}/{signature}: %w", ErrMalformed)
+		case !strings.EqualFold(algorithm, defaultAlgorithm):
+			err = ErrAlgorithm
+		}
+		if err != nil {
+			malformed = err
+			continue
+		}
+		claims = append(claims, claim{
+			keyID: keyID, signature: sum, prefix: hmacPrefix(version, algorithm, timestamp), secrets: keys.HMAC[keyID],
+		})
 	}
-	if err := isSignable(doc, version, timestamp, keyID); err != nil {
-		return claim{}, err
+	if len(claims) > 0 {
+		malformed = nil
 	}
-	return claim{
-		keyID:     keyID,
-		signature: []byte(sum),
-		prefix:    hmacPrefix(version, algorithm, timestamp),
-		secrets:   keys.HMAC[keyID],
-	}, nil
+	return claims, malformed
 }
 
 func hmacPrefix(version, algorithm, timestamp string) string {

@@ -21,17 +21,19 @@ import (
 var md5Scheme = scheme{
 	name:   SchemeMD5,
 	header: "X-Lf-Md5",
-	claim:  claimMD5,
+	claims: claimsMD5,
 	readings: []reading{
-		{"members", parameters{arrays: arrayAsMembers}.write},
-		{"members/no-empty", parameters{arrays: arrayAsMembers, omitEmpty: true}.write},
-		{"keyed-members", parameters{arrays: arrayAsKeyedMembers}.write},
-		{"keyed-members/no-empty", parameters{arrays: arrayAsKeyedMembers, omitEmpty: true}.write},
-		{"json", parameters{arrays: arrayAsJSON}.write},
-		{"json/no-empty", parameters{arrays: arrayAsJSON, omitEmpty: true}.write},
+		{"members", parameters{arrays: arrayAsMembers}.write, false},
+		{"members/no-empty", parameters{arrays: arrayAsMembers, omitEmpty: true}.write, false},
+		{"keyed-members", parameters{arrays: arrayAsKeyedMembers}.write, false},
+		{"keyed-members/no-empty", parameters{arrays: arrayAsKeyedMembers, omitEmpty: true}.write, false},
+		{"json", parameters{arrays: arrayAsJSON}.write, false},
+		{"json/no-empty", parameters{arrays: arrayAsJSON, omitEmpty: true}.write, false},
+		{"members/spelled", parameters{arrays: arrayAsMembers, spelled: true}.write, true},
+		{"members/spelled/no-empty", parameters{arrays: arrayAsMembers, spelled: true, omitEmpty: true}.write, true},
 	},
-	encodings: [2]encoding{{inHex: true}, {suffix: "+raw"}},
-	size:      md5.Size,
+	raw:  "+raw",
+	size: md5.Size,
 	digest: func(dst, text []byte, secret string) []byte {
 		h := md5.New()
 		h.Write(text)
@@ -41,24 +43,25 @@ var md5Scheme = scheme{
 	display: func(text []byte) string { return string(text) + masked },
 }
 
-func claimMD5(headers http.Header, doc *jsondoc.Document, keys Keyring) (claim, error) {
-	value, err := only(headers, "X-Lf-Md5")
-	if err != nil {
-		return claim{}, err
-	}
-	if value == "" {
-		return claim{}, fmt.Errorf("x-lf-md5 is empty: %w", ErrMalformed)
-	}
+func claimsMD5(headers http.Header, doc *jsondoc.Document, keys Keyring) ([]claim, error) {
 	if err := hasParameters(doc); err != nil {
-		return claim{}, err
+		return nil, err
 	}
-	return claim{signature: []byte(value), secrets: keys.MD5}, nil
+	lines, err := linesOf(headers, "X-Lf-Md5")
+	if err != nil {
+		return nil, err
+	}
+	claims := make([]claim, len(lines))
+	for i, line := range lines {
+		claims[i] = claim{signature: line, secrets: keys.MD5}
+	}
+	return claims, nil
 }
 
 // hasParameters refuses what the rule has no reading for.
 func hasParameters(doc *jsondoc.Document) error {
-	if doc.Root.Kind != jsondoc.Object {
-		return fmt.Errorf("body is not an object: %w", ErrMalformed)
+	if doc.Root.Kind != jsondoc.Object && !isArrayOfObjects(doc.Root) {
+		return fmt.Errorf("body is not an object, nor an array of them: %w", ErrMalformed)
 	}
 	return nil
 }
@@ -78,10 +81,18 @@ type parameters struct {
 	// omitEmpty leaves out members whose value is "" or null. An empty array
 	// or object has a text, and stays.
 	omitEmpty bool
+	// spelled: the body has its strings as they are spelled.
+	spelled bool
 }
 
-// write appends each parameter, followed by "&".
+// write appends each parameter, followed by "&". A body that is an array of
+// objects is read as the rule reads one that is a member.
 func (p parameters) write(dst []byte, m message) []byte {
+	for i := range m.doc.Root.Elements {
+		for _, inner := range m.doc.Root.Elements[i].SortedMembers() {
+			dst = p.writeMember(dst, inner)
+		}
+	}
 	for _, member := range m.doc.Root.SortedMembers() {
 		if p.arrays == arrayAsJSON || !isArrayOfObjects(member.Value) {
 			dst = p.writeMember(dst, member)
@@ -111,7 +122,11 @@ func (p parameters) writeMember(dst []byte, m *jsondoc.Member) []byte {
 	if m.Value.Kind == jsondoc.String {
 		dst = append(dst, m.Value.Text...)
 	} else {
-		dst = m.Value.AppendCompact(dst, jsondoc.AsReceived)
+		order := jsondoc.AsReceived
+		if p.spelled {
+			order |= jsondoc.Spelled
+		}
+		dst = m.Value.AppendCompact(dst, order)
 	}
 	return append(dst, '&')
 }

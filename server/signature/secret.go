@@ -33,6 +33,8 @@ type Keyring struct {
 	// HMAC are the values of each key id. Linksfield keeps the id when a key is
 	// refreshed, so during a change-over one id has two.
 	HMAC map[string][]Secret
+	// Readings, if not empty, are the names of those that are tried; of a scheme of which it names none, all are.
+	Readings []string
 }
 
 // String returns the name and a mask.

@@ -1,6 +1,8 @@
 package signature
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
@@ -10,8 +12,8 @@ import (
 
 // SignMD5 returns the value of the header x-lf-md5 for doc, under the
 // documented reading. The body that is sent may be written in any way that
-// reads as doc. The error is ErrMalformed when doc is not an object, and
-// ErrUnknownKey when the secret is empty.
+// reads as doc. The error is ErrMalformed when doc is neither an object nor an
+// array of objects, and ErrUnknownKey when the secret is empty.
 func SignMD5(doc *jsondoc.Document, secret Secret) (string, error) {
 	if err := hasParameters(doc); err != nil {
 		return "", err
@@ -44,12 +46,16 @@ func SignHMAC(doc *jsondoc.Document, version, timestamp, keyID string, secret Se
 	}, nil
 }
 
-// sign makes the signature that a trial of the first reading and encoding
-// compares with.
+// sign makes the signature that a trial of the first reading compares with, in
+// the documented form.
 func (s *scheme) sign(m message, secret Secret) (string, error) {
 	if secret.Value == "" {
 		return "", ErrUnknownKey
 	}
 	text := s.readings[0].write(nil, m)
-	return string(s.encodings[0].write(nil, s.digest(nil, text, secret.Value))), nil
+	digest := s.digest(nil, text, secret.Value)
+	if s.inHex == "" {
+		digest = []byte(hex.EncodeToString(digest))
+	}
+	return base64.StdEncoding.EncodeToString(digest), nil
 }

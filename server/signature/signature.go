@@ -15,14 +15,19 @@
 // gaps is a reading, and has a name. A signature is tried under every reading
 // of a short, fixed list, the documented one first, and the name of the one
 // that matched is told, so that it can be recorded. See md5.go and hmac.go for
-// the lists.
+// the lists. Nor does it matter in which form a digest is written: base64, also
+// without padding or with the URL's alphabet, of the bytes or of their
+// hexadecimal text, or that text itself; what is not the documented form is
+// added to the reading's name. Of several lines of a signature header any may
+// be the right one.
 //
 // What an md5 signature covers is the signed text, and Linksfield's rule lets
 // different bodies share one: nothing separates a "&" in a value from the one
 // between members, 1 and "1" are written alike, and some readings leave out the
-// key of an array or a member without a value. Neither a timestamp nor a nonce
-// is in it. An hmac-sha1 signature covers the headers named above and the whole
-// body, save for white space, the order of members and the spelling of escapes.
+// key of an array or a member without a value, and an array of objects is
+// written as one object would be. Neither a timestamp nor a nonce is in it. An hmac-sha1 signature covers the headers named above and the whole
+// body, save for white space, the order of members and, but for the readings called
+// spelled, the spelling of escapes.
 //
 // [Verify] is for the gateway. [Explain] goes the same way and keeps what it
 // saw, for a person who has to find out why a signature does not match.

@@ -6,9 +6,13 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/linksgate/linksgate/server/jsondoc"
 )
@@ -17,12 +21,15 @@ import (
 type scheme struct {
 	name   string
 	header string // canonical name of the header that announces the scheme
-	// claim reads the headers and finds the secrets that they refer to.
-	claim func(http.Header, *jsondoc.Document, Keyring) (claim, error)
-	// readings, the documented one first.
+	// claims reads the headers and finds the secrets that they refer to: one
+	// claim for each line of the header.
+	claims func(http.Header, *jsondoc.Document, Keyring) ([]claim, error)
+	// readings, the documented one first, those that are spelled last.
 	readings []reading
-	// encodings of the digest, the documented one first.
-	encodings [2]encoding
+	// raw and inHex follow a reading's name where the header has the base64 of
+	// the digest's bytes, or of its hexadecimal text. One of them is the
+	// documented form, and empty.
+	raw, inHex string
 	// size of a digest, in bytes.
 	size int
 	// digest appends the digest of text under secret to dst.
@@ -34,11 +41,25 @@ type scheme struct {
 // schemes in the order in which they are tried.
 var schemes = [...]*scheme{&hmacScheme, &md5Scheme}
 
+// Readings returns the names of all readings, by scheme.
+func Readings() map[string][]string {
+	names := make(map[string][]string)
+	for _, s := range schemes {
+		for _, r := range s.readings {
+			names[s.name] = append(names[s.name], r.name)
+		}
+	}
+	return names
+}
+
 // reading is one way to make the text to sign.
 type reading struct {
 	name string
 	// write appends the text to dst, up to where a secret would follow.
 	write func(dst []byte, m message) []byte
+	// spelled: it is of the body with its strings as they are spelled, where
+	// decoding changes one.
+	spelled bool
 }
 
 // message is what a signature is made over.
@@ -48,38 +69,90 @@ type message struct {
 	body   []byte
 }
 
-// encoding is one way to write a digest into a header.
-type encoding struct {
-	suffix string // follows the reading's name; empty for the documented encoding
-	inHex  bool   // base64 of the lower-case hexadecimal text, not of the bytes
+// spelled is the message with the strings of its body as they are spelled. It
+// reports false if that is no other one.
+func (m message) spelled() (message, bool) {
+	if bytes.IndexByte(m.body, '\\') < 0 {
+		return m, false
+	}
+	doc, err := jsondoc.ParseSpelled(m.body)
+	m.doc = doc
+	return m, err == nil // what Parse takes it takes too
 }
 
-func (e encoding) write(dst, digest []byte) []byte {
-	if !e.inHex {
-		return base64.StdEncoding.AppendEncode(dst, digest)
+// maxLines is how many lines of one signature header are tried.
+const maxLines = 4
+
+// digest is one of a scheme, in the first bytes.
+type digest [sha1.Size]byte // of the longer one
+
+// maxSignature is how long the longest form of a digest is: base64 of hexadecimal.
+const maxSignature = (2*sha1.Size + 2) / 3 * 4
+
+// digestIn reads a digest from a header, in any of the forms in which one is
+// written, and returns what that adds to the name of a reading. Nothing is
+// given away by it: who can write a digest in one form can in each.
+func (s *scheme) digestIn(text string) (d digest, suffix string, ok bool) {
+	if len(text) > maxSignature {
+		return d, "", false
 	}
-	var text [2 * sha1.Size]byte // the longer digest of the two
-	n := hex.Encode(text[:], digest)
-	return base64.StdEncoding.AppendEncode(dst, text[:n])
+	var given, data [maxSignature]byte
+	n := copy(given[:], text)
+	if suffix, ok = s.fromHex(&d, given[:n]); ok {
+		return d, "+plain" + suffix, true
+	}
+	loose := ""
+	decoded, err := base64.StdEncoding.Decode(data[:], given[:n])
+	if err != nil {
+		unpadded := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(text, "="))
+		if decoded, err = base64.RawStdEncoding.Decode(data[:], []byte(unpadded)); err != nil {
+			return d, "", false
+		}
+		loose = "+url"
+	}
+	if decoded == s.size {
+		copy(d[:], data[:decoded])
+		return d, s.raw + loose, true
+	}
+	suffix, ok = s.fromHex(&d, data[:decoded])
+	return d, s.inHex + suffix + loose, ok
+}
+
+// fromHex reads the hexadecimal text of a digest.
+func (s *scheme) fromHex(d *digest, text []byte) (suffix string, ok bool) {
+	if len(text) != hex.EncodedLen(s.size) {
+		return "", false
+	}
+	if _, err := hex.Decode(d[:s.size], text); err != nil {
+		return "", false
+	}
+	if bytes.ContainsFunc(text, unicode.IsUpper) {
+		suffix = "+upper"
+	}
+	return suffix, true
 }
 
 // claim is what the headers say about the body: who signed it, and the result.
 type claim struct {
 	scheme    *scheme
 	keyID     string
-	signature []byte // as received, in base64
+	signature string // as received
 	prefix    string
 	secrets   []Secret // never empty, and none has an empty value
+	readings  []string // those that are tried; empty: all
+
+	isDigest bool // there is one in the signature
+	digest   digest
+	suffix   string // of the reading's name
 }
 
 // trial is one comparison.
 type trial struct {
-	claim    *claim
-	secret   *Secret
-	reading  string
-	encoding encoding
-	text     []byte // without a secret that follows it
-	matched  bool
+	claim   *claim
+	secret  *Secret
+	reading string
+	text    []byte // without a secret that follows it
+	matched bool
 }
 
 func (t trial) verified() Verified {
@@ -87,7 +160,7 @@ func (t trial) verified() Verified {
 		Scheme:     t.claim.scheme.name,
 		KeyID:      t.claim.keyID,
 		SecretName: t.secret.Name,
-		Reading:    t.reading + t.encoding.suffix,
+		Reading:    t.reading + t.claim.suffix,
 	}
 }
 
@@ -103,17 +176,29 @@ func trials(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyrin
 				continue
 			}
 			signed = true
-			c, err := s.open(headers, doc, keys)
-			if err == nil {
-				for t := range c.trials(message{c.prefix, doc, body}) {
-					if !yield(t, nil) {
-						return
+			claims, err := s.open(headers, doc, keys)
+			if err != nil {
+				if !yield(trial{}, fmt.Errorf("%s: %w", s.name, err)) {
+					return
+				}
+				continue
+			}
+			for i := range claims {
+				c := &claims[i]
+				err := c.err()
+				if err == nil || errors.Is(err, ErrMalformed) { // Explain tells what it should have been
+					for t := range c.trials(message{c.prefix, doc, body}) {
+						if !yield(t, nil) {
+							return
+						}
 					}
 				}
-				err = c.unmatched()
-			}
-			if !yield(trial{}, fmt.Errorf("%s: %w", s.name, err)) {
-				return
+				if err == nil {
+					err = ErrMismatch
+				}
+				if !yield(trial{}, fmt.Errorf("%s: %w", s.name, err)) {
+					return
+				}
 			}
 		}
 		if !signed {
@@ -122,56 +207,75 @@ func trials(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyrin
 	}
 }
 
-// open reads the claim of scheme s from the headers.
-func (s *scheme) open(headers http.Header, doc *jsondoc.Document, keys Keyring) (claim, error) {
+// open reads the claims of scheme s from the headers.
+func (s *scheme) open(headers http.Header, doc *jsondoc.Document, keys Keyring) ([]claim, error) {
 	if doc == nil {
-		return claim{}, fmt.Errorf("body not read: %w", ErrMalformed)
+		return nil, fmt.Errorf("body not read: %w", ErrMalformed)
 	}
-	c, err := s.claim(headers, doc, keys)
+	claims, err := s.claims(headers, doc, keys)
 	if err != nil {
-		return claim{}, err
+		return nil, err
 	}
-	// With an empty secret anyone could sign: it counts as not configured.
-	c.secrets = usable(c.secrets)
-	if len(c.secrets) == 0 {
-		return claim{}, ErrUnknownKey
+	for i := range claims {
+		c := &claims[i]
+		// With an empty secret anyone could sign: it counts as not configured.
+		c.scheme, c.secrets, c.readings = s, usable(c.secrets), s.among(keys.Readings)
+		c.digest, c.suffix, c.isDigest = s.digestIn(c.signature)
 	}
-	c.scheme = s
-	return c, nil
+	return claims, nil
 }
 
-// unmatched is the error of a signature that no trial gave. What cannot be a
-// digest is tried all the same: Explain tells what it should have been.
-func (c *claim) unmatched() error {
-	digest, err := base64.StdEncoding.DecodeString(string(c.signature))
-	if err != nil || len(digest) != c.scheme.size && len(digest) != hex.EncodedLen(c.scheme.size) {
-		return fmt.Errorf("not the base64 of a digest: %w", ErrMalformed)
+// among returns those of some readings that are of scheme s.
+func (s *scheme) among(names []string) (own []string) {
+	if len(names) == 0 {
+		return nil
 	}
-	return ErrMismatch
+	for _, r := range s.readings {
+		if slices.Contains(names, r.name) {
+			own = append(own, r.name)
+		}
+	}
+	return own
 }
 
-// trials yields each reading under each secret and encoding. A reading that
-// gives the text of an earlier one is passed over.
+// err is why no trial can match; nil: one may.
+func (c *claim) err() error {
+	switch {
+	case len(c.secrets) == 0:
+		return ErrUnknownKey
+	case !c.isDigest:
+		return fmt.Errorf("not a digest, in base64 or hexadecimal: %w", ErrMalformed)
+	}
+	return nil
+}
+
+// trials yields each reading under each secret. A reading that gives the text
+// of an earlier one is passed over.
 func (c *claim) trials(m message) iter.Seq[trial] {
 	return func(yield func(trial) bool) {
 		size := len(m.prefix) + len(m.body)
 		texts := make([][]byte, 0, len(c.scheme.readings))
-		digest := make([]byte, 0, sha1.Size)
-		expected := make([]byte, 0, base64.StdEncoding.EncodedLen(hex.EncodedLen(sha1.Size)))
+		sum := make([]byte, 0, sha1.Size)
+		spelled := false // m is
 		for _, r := range c.scheme.readings {
+			if len(c.readings) > 0 && !slices.Contains(c.readings, r.name) {
+				continue
+			}
+			if r.spelled && !spelled { // these are the last ones
+				if m, spelled = m.spelled(); !spelled {
+					return
+				}
+			}
 			text := r.write(make([]byte, 0, size), m)
 			if contains(texts, text) {
 				continue
 			}
 			texts = append(texts, text)
 			for i := range c.secrets {
-				digest = c.scheme.digest(digest[:0], text, c.secrets[i].Value)
-				for _, e := range c.scheme.encodings {
-					expected = e.write(expected[:0], digest)
-					matched := subtle.ConstantTimeCompare(expected, c.signature) == 1
-					if !yield(trial{c, &c.secrets[i], r.name, e, text, matched}) {
-						return
-					}
+				sum = c.scheme.digest(sum[:0], text, c.secrets[i].Value)
+				matched := c.isDigest && subtle.ConstantTimeCompare(sum, c.digest[:c.scheme.size]) == 1
+				if !yield(trial{c, &c.secrets[i], r.name, text, matched}) {
+					return
 				}
 			}
 		}
@@ -185,6 +289,22 @@ func contains(texts [][]byte, text []byte) bool {
 		}
 	}
 	return false
+}
+
+// linesOf returns the different values of a signature header: any of them may
+// be the one that verifies.
+func linesOf(headers http.Header, name string) ([]string, error) {
+	lines := headers[name]
+	if len(lines) > 1 {
+		lines = slices.Compact(slices.Sorted(slices.Values(lines)))
+	}
+	if slices.Contains(lines, "") {
+		return nil, fmt.Errorf("%s is empty: %w", strings.ToLower(name), ErrMalformed)
+	}
+	if len(lines) > maxLines {
+		return nil, fmt.Errorf("%d different lines %s, at most %d: %w", len(lines), strings.ToLower(name), maxLines, ErrMalformed)
+	}
+	return lines, nil
 }
 
 // only returns the value of a header that must not have two: proxies and
