@@ -57,7 +57,7 @@ func newQuarantineCommand() *cobra.Command {
 	}
 	flags := cmd.PersistentFlags()
 	f.register(flags)
-	cmd.AddCommand(newQuarantineListCommand(&f), newQuarantineShowCommand(&f), newQuarantineReleaseCommand(&f), newQuarantinePurgeCommand(&f))
+	cmd.AddCommand(newQuarantineListCommand(&f), newQuarantineShowCommand(&f), newQuarantineExplainCommand(&f), newQuarantineReleaseCommand(&f), newQuarantinePurgeCommand(&f))
 	return cmd
 }
 

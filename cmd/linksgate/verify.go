@@ -25,6 +25,10 @@ the text that was signed under each. *** stands in the place of the secret.
 The body is read from --body, or from standard input. Its bytes count: copy them
 from the raw request, not from a viewer that formats JSON.
 
+When the signature does not hold, changes of the secret and of the body are tried in
+combination, and what would make it hold is told. linksgate quarantine explain does the
+same for what a gateway has refused.
+
 The exit status is 0 when the signature holds, 1 when it does not, and 2 when there is
 no answer: the question makes no sense, or a file cannot be read.`
 
@@ -97,6 +101,8 @@ type verifyResult struct {
 	Reason   string          `json:"reason,omitempty"` // why it does not hold
 	Attempts []verifyAttempt `json:"attempts"`
 	Hints    []string        `json:"hints,omitempty"`
+	// Found is what would make it hold; nil if nothing was found, or it holds.
+	Found *guess `json:"found,omitempty"`
 }
 
 // verifyAttempt is one reading that was tried.
@@ -202,11 +208,11 @@ func (q *question) keyring() signature.Keyring {
 func (q *question) answer() *verifyResult {
 	doc, err := jsondoc.Parse(q.body)
 	if err != nil {
-		return &verifyResult{
+		return q.search(&verifyResult{
 			Reason:   "the body cannot be read: " + err.Error(),
 			Attempts: []verifyAttempt{},
 			Hints:    []string{"is this the whole body and nothing else? Both schemes sign JSON"},
-		}
+		})
 	}
 	attempts, err := signature.Explain(q.headers, doc, q.body, q.keyring())
 	result := &verifyResult{Holds: err == nil, Attempts: make([]verifyAttempt, len(attempts))}
@@ -218,7 +224,8 @@ func (q *question) answer() *verifyResult {
 	}
 	if err != nil {
 		result.Reason = err.Error()
-		result.Hints = q.hints(doc, err)
+		result.Hints = q.hints(err)
+		q.search(result)
 	}
 	if doc.MissingCommas > 0 {
 		result.Hints = append(result.Hints, "the body lacks a comma between two members, as an example of Linksfield's does; the signature does not cover it")
@@ -226,8 +233,24 @@ func (q *question) answer() *verifyResult {
 	return result
 }
 
+// search looks for what would make the signature hold, and adds it to a result, before all hints.
+func (q *question) search(result *verifyResult) *verifyResult {
+	var secrets, keys []signature.Secret
+	if q.secret.Value != "" {
+		secrets = append(secrets, q.secret)
+	}
+	if q.key.Value != "" {
+		keys = append(keys, q.key)
+	}
+	if found, ok := guessHow(q.headers, q.body, secrets, keys); ok {
+		result.Found = &found
+		result.Hints = append([]string{"it would hold: " + found.sentence()}, result.Hints...)
+	}
+	return result
+}
+
 // hints says what to look at when err is why the signature does not hold.
-func (q *question) hints(doc *jsondoc.Document, err error) []string {
+func (q *question) hints(err error) []string {
 	switch {
 	case errors.Is(err, signature.ErrUnknownKey):
 		keyID, _, _ := strings.Cut(q.headers.Get("X-Lf-Signature"), "/")
@@ -238,9 +261,6 @@ func (q *question) hints(doc *jsondoc.Document, err error) []string {
 		return nil
 	}
 	var hints []string
-	if q.holdsTrimmed(doc) {
-		hints = append(hints, "the signature holds without the white space around the secret: remove it where the secret is kept")
-	}
 	if value := q.headers.Get("X-Lf-Md5"); value != "" && q.secret.Value != "" {
 		hints = append(hints, "x-lf-md5 "+describeDigest(value, 16),
 			"is it the notification secret, which Linksfield staff issue? The secret for calling Linksfield's API is another one")
@@ -253,15 +273,6 @@ func (q *question) hints(doc *jsondoc.Document, err error) []string {
 	return append(hints,
 		"are these the exact bytes of the body? A proxy or a viewer may have changed them",
 		"is the secret complete, and without white space around it? One newline at the end of the file is ignored")
-}
-
-// holdsTrimmed reports whether white space around a secret is what is wrong.
-func (q *question) holdsTrimmed(doc *jsondoc.Document) bool {
-	trimmed := *q
-	trimmed.secret.Value = strings.TrimSpace(q.secret.Value)
-	trimmed.key.Value = strings.TrimSpace(q.key.Value)
-	_, err := signature.Verify(q.headers, doc, q.body, trimmed.keyring())
-	return err == nil
 }
 
 // describeDigest says what a signature looks like, of a digest of size bytes.

@@ -88,8 +88,15 @@ type Verified struct {
 // [jsondoc.Parse] read from body. The time taken depends on the secrets and
 // readings tried, not on how much of a signature was right.
 func Verify(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyring) (Verified, error) {
+	return VerifyEncoded(headers, doc, body, keys, nil)
+}
+
+// VerifyEncoded is Verify for a sender that signs the text in another character
+// set than UTF-8, into which encode brings it; nil is what cannot be written in
+// it. It is for finding out what a sender does.
+func VerifyEncoded(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyring, encode func([]byte) []byte) (Verified, error) {
 	var failed error
-	for t, err := range trials(headers, doc, body, keys) {
+	for t, err := range trials(headers, doc, body, keys, encode) {
 		if err != nil {
 			failed = also(failed, err)
 		} else if t.matched {
@@ -118,7 +125,7 @@ func Explain(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyri
 	var attempts []Attempt
 	var failed error
 	matched := false
-	for t, err := range trials(headers, doc, body, keys) {
+	for t, err := range trials(headers, doc, body, keys, nil) {
 		if err != nil {
 			failed = also(failed, err)
 			continue

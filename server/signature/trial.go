@@ -67,6 +67,9 @@ type message struct {
 	prefix string // what the headers put before the body
 	doc    *jsondoc.Document
 	body   []byte
+	// encode, if set, gives the text in another character set than UTF-8; nil
+	// if it cannot be written in it.
+	encode func([]byte) []byte
 }
 
 // spelled is the message with the strings of its body as they are spelled. It
@@ -168,7 +171,7 @@ func (t trial) verified() Verified {
 // comparison that the headers call for, and after those of each scheme the error
 // that holds unless one of them matched. Work is done as it is asked for, so a body that matches
 // under the first reading costs one text and one digest.
-func trials(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyring) iter.Seq2[trial, error] {
+func trials(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyring, encode func([]byte) []byte) iter.Seq2[trial, error] {
 	return func(yield func(trial, error) bool) {
 		signed := false
 		for _, s := range schemes {
@@ -187,7 +190,7 @@ func trials(headers http.Header, doc *jsondoc.Document, body []byte, keys Keyrin
 				c := &claims[i]
 				err := c.err()
 				if err == nil || errors.Is(err, ErrMalformed) { // Explain tells what it should have been
-					for t := range c.trials(message{c.prefix, doc, body}) {
+					for t := range c.trials(message{c.prefix, doc, body, encode}) {
 						if !yield(t, nil) {
 							return
 						}
@@ -267,7 +270,10 @@ func (c *claim) trials(m message) iter.Seq[trial] {
 				}
 			}
 			text := r.write(make([]byte, 0, size), m)
-			if contains(texts, text) {
+			if m.encode != nil {
+				text = m.encode(text)
+			}
+			if text == nil || contains(texts, text) {
 				continue
 			}
 			texts = append(texts, text)
