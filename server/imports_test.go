@@ -16,6 +16,7 @@ const module = "github.com/linksgate/linksgate/"
 // prefixes of them that end with a slash. A package without an entry may import anything but what only others may.
 var arrows = map[string][]string{
 	"server/jsondoc":     {},
+	"server/bodyform":    {"golang.org/x/text/"},
 	"server/signature":   {module + "server/jsondoc"},
 	"server/payload":     {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
 	"server/store":       {},
@@ -27,7 +28,8 @@ var arrows = map[string][]string{
 		module + "gen/", module + "server/dedup", module + "server/store", "google.golang.org/protobuf/",
 	},
 	"server/webhook": {
-		module + "gen/", module + "server/eventlog", module + "server/jsondoc", module + "server/payload", module + "server/signature",
+		module + "gen/", module + "server/bodyform", module + "server/eventlog", module + "server/jsondoc", module + "server/payload",
+		module + "server/signature",
 		"google.golang.org/protobuf/", "github.com/prometheus/client_golang/", "golang.org/x/time/rate",
 	},
 	"server/cluster": {

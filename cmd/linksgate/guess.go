@@ -2,19 +2,12 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/base64"
 	"encoding/hex"
-	"io"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 
-	"golang.org/x/text/encoding"
-	"golang.org/x/text/encoding/charmap"
-	"golang.org/x/text/encoding/simplifiedchinese"
-	"golang.org/x/text/encoding/unicode"
-
+	"github.com/linksgate/linksgate/server/bodyform"
 	"github.com/linksgate/linksgate/server/jsondoc"
 	"github.com/linksgate/linksgate/server/signature"
 )
@@ -98,48 +91,24 @@ func secretChanges(value string) []changed[string] {
 	return forms
 }
 
-// maxUnpacked bounds what a compressed body may have, in bytes.
-const maxUnpacked = 4 << 20
-
 // bodyChanges are forms in which a body may have been signed.
-func bodyChanges(body []byte) []changed[[]byte] {
+func bodyChanges(body []byte, headers http.Header) []changed[[]byte] {
 	forms := []changed[[]byte]{{"", body}}
-	add := func(how string, form []byte, ok bool) {
-		if ok && !bytes.Equal(form, body) {
+	add := func(how string, form []byte) {
+		if !bytes.Equal(form, body) {
 			forms = append(forms, changed[[]byte]{how, form})
 		}
 	}
-	decode := func(e encoding.Encoding) ([]byte, bool) {
-		text, err := e.NewDecoder().Bytes(body)
-		return text, err == nil && utf8.Valid(text) && !bytes.ContainsRune(text, utf8.RuneError)
-	}
-	if reader, err := gzip.NewReader(bytes.NewReader(body)); err == nil {
-		text, err := io.ReadAll(io.LimitReader(reader, maxUnpacked))
-		add("the body is unpacked with gzip", text, err == nil)
-	}
-	add("the byte-order mark of the body is removed", bytes.TrimPrefix(body, []byte("\ufeff")), true)
-	if !utf8.Valid(body) || bytes.IndexByte(body, 0) >= 0 {
-		for _, one := range []struct {
-			how     string
-			charset encoding.Encoding
-		}{
-			{"the body is read as UTF-16, the low byte first", unicode.UTF16(unicode.LittleEndian, unicode.UseBOM)},
-			{"the body is read as UTF-16, the low byte first", unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)},
-			{"the body is read as UTF-16, the high byte first", unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)},
-			{"the body is read as GB 18030 (GBK)", simplifiedchinese.GB18030},
-			{"the body is read as Windows-1252 (Latin-1)", charmap.Windows1252},
-		} {
-			text, ok := decode(one.charset)
-			add(one.how, text, ok)
-		}
+	for _, form := range bodyform.Of(body, headers) {
+		add("the body is read as "+form.Name, form.Text)
 	}
 	if bytes.Contains(body, []byte("\r\n")) {
-		add("its line breaks are LF alone", bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")), true)
+		add("its line breaks are LF alone", bytes.ReplaceAll(body, []byte("\r\n"), []byte("\n")))
 	} else {
-		add("its line breaks are CR and LF", bytes.ReplaceAll(body, []byte("\n"), []byte("\r\n")), true)
+		add("its line breaks are CR and LF", bytes.ReplaceAll(body, []byte("\n"), []byte("\r\n")))
 	}
-	add("the white space around the body is removed", bytes.TrimSpace(body), true)
-	add("a line break follows the body", append(bytes.Clone(body), '\n'), true)
+	add("the white space around the body is removed", bytes.TrimSpace(body))
+	add("a line break follows the body", append(bytes.Clone(body), '\n'))
 	return forms
 }
 
@@ -149,17 +118,8 @@ func textCharsets(body []byte) []changed[func([]byte) []byte] {
 	if bytes.IndexFunc(body, func(r rune) bool { return r > '~' }) < 0 && !bytes.Contains(body, []byte(`\u`)) {
 		return charsets
 	}
-	for _, one := range []struct {
-		name    string
-		charset encoding.Encoding
-	}{{"GB 18030 (GBK)", simplifiedchinese.GB18030}, {"Windows-1252 (Latin-1)", charmap.Windows1252}} {
-		charsets = append(charsets, changed[func([]byte) []byte]{one.name, func(text []byte) []byte {
-			encoded, err := one.charset.NewEncoder().Bytes(text)
-			if err != nil {
-				return nil
-			}
-			return encoded
-		}})
+	for _, charset := range bodyform.ASCIICompatible() {
+		charsets = append(charsets, changed[func([]byte) []byte]{charset.Name, charset.Encode})
 	}
 	return charsets
 }
@@ -173,7 +133,7 @@ func guessHow(headers http.Header, body []byte, secrets, keys []signature.Secret
 	}
 	var best guess
 	fewest := -1
-	for _, form := range bodyChanges(body) {
+	for _, form := range bodyChanges(body, headers) {
 		doc, err := jsondoc.Parse(form.value)
 		if err != nil {
 			continue

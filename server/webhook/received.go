@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/bodyform"
 	"github.com/linksgate/linksgate/server/jsondoc"
 	"github.com/linksgate/linksgate/server/payload"
 	"github.com/linksgate/linksgate/server/signature"
@@ -41,20 +42,64 @@ func (r *receivedRequest) accept() (*linksgatev1.Notification, *answer) {
 		r.doc = nil
 		return nil, refuseBody(err)
 	}
-	verification, err := r.verify(r.doc)
+	verification, err := r.verify(r.doc, r.body, nil)
 	if err != nil {
 		return nil, refuseSignature(err)
 	}
 	return r.notification(r.doc, verification), nil
 }
 
-// verify applies the URL's signature policy.
-func (r receivedRequest) verify(doc *jsondoc.Document) (*linksgatev1.Verification, error) {
+// acceptAny is accept, also for a body that can be read in another form.
+func (r *receivedRequest) acceptAny() (*linksgatev1.Notification, *answer) {
+	n, refused := r.accept()
+	if refused != nil && r.doc == nil && !plain(r.body) {
+		if n := r.acceptOther(); n != nil {
+			return n, nil
+		}
+	}
+	return n, refused
+}
+
+// acceptOther reads a body that is no JSON as it is in other forms: packed, with a mark, in another character set. It takes one that its
+// signature is right for, over that text or over the same in its character set, or that the headers say where no signature is needed; and
+// returns nil if there is none. What is recorded of the body are its own bytes.
+func (r *receivedRequest) acceptOther() *linksgatev1.Notification {
+	for _, form := range bodyform.Of(r.body, r.headers) {
+		if !form.Declared && len(r.body) > smallBody { // that is not worth what it costs
+			continue
+		}
+		doc, err := jsondoc.Parse(form.Text)
+		if err != nil {
+			continue
+		}
+		encodes := []func([]byte) []byte{nil}
+		if form.Charset != nil {
+			encodes = append(encodes, form.Charset.Encode)
+		}
+		for _, encode := range encodes {
+			verification, err := r.verify(doc, form.Text, encode)
+			if err != nil || verification.GetStatus() != linksgatev1.VerificationStatus_VERIFICATION_STATUS_VERIFIED && !form.Declared {
+				continue
+			}
+			if verification.GetReading() != "" {
+				verification.Reading += "+" + form.Name
+			}
+			if encode != nil {
+				verification.Reading += "+text"
+			}
+			return r.notification(doc, verification)
+		}
+	}
+	return nil
+}
+
+// verify applies the URL's signature policy to a text of the body, which may have been signed in another character set.
+func (r receivedRequest) verify(doc *jsondoc.Document, text []byte, encode func([]byte) []byte) (*linksgatev1.Verification, error) {
 	unsigned := &linksgatev1.Verification{Status: linksgatev1.VerificationStatus_VERIFICATION_STATUS_UNSIGNED}
 	if r.policy.Signature == SignatureNone {
 		return unsigned, nil
 	}
-	verified, err := signature.Verify(r.headers, doc, r.body, r.keys)
+	verified, err := signature.VerifyEncoded(r.headers, doc, text, r.keys, encode)
 	if errors.Is(err, signature.ErrMissing) && r.policy.Signature == SignatureIfPresent {
 		return unsigned, nil
 	}
@@ -149,7 +194,7 @@ func traceContext(headers http.Header) *linksgatev1.TraceContext {
 func recordedHeaders(headers http.Header) []*linksgatev1.RequestHeader {
 	recorded := make([]*linksgatev1.RequestHeader, 0, 5)
 	for name, values := range headers {
-		if !strings.HasPrefix(name, "X-Lf-") && name != "Content-Type" {
+		if !strings.HasPrefix(name, "X-Lf-") && name != "Content-Type" && name != "Content-Encoding" {
 			continue
 		}
 		name = strings.ToLower(name)

@@ -36,6 +36,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -336,17 +337,33 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, rt route, alre
 	return h.store(ctx, n)
 }
 
-// accept verifies and types a request. Large ones wait for their turn.
+// accept verifies and types a request. What costs more than others waits for its turn: a large one, and one that may have to be unpacked
+// or decoded.
 func (h *Handler) accept(ctx context.Context, received *receivedRequest) (*linksgatev1.Notification, *answer) {
 	if len(received.body) > smallBody {
-		select {
-		case h.turns <- struct{}{}:
-			defer func() { <-h.turns }()
-		case <-ctx.Done():
-			return nil, answerBusy
-		}
+		return h.inTurn(ctx, received.acceptAny)
 	}
-	return received.accept()
+	n, refused := received.accept()
+	if refused != nil && received.doc == nil && !plain(received.body) {
+		return h.inTurn(ctx, received.acceptAny)
+	}
+	return n, refused
+}
+
+// plain reports whether a body is UTF-8 without a mark: then there is no other form of it.
+func plain(body []byte) bool {
+	return utf8.Valid(body) && !bytes.HasPrefix(body, []byte("\ufeff")) && bytes.IndexByte(body, 0) < 0
+}
+
+// inTurn accepts a request when there are not too many others that cost as much.
+func (h *Handler) inTurn(ctx context.Context, accept func() (*linksgatev1.Notification, *answer)) (*linksgatev1.Notification, *answer) {
+	select {
+	case h.turns <- struct{}{}:
+		defer func() { <-h.turns }()
+		return accept()
+	case <-ctx.Done():
+		return nil, answerBusy
+	}
 }
 
 // readBody reads the exact bytes of the body.

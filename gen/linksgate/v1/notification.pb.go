@@ -443,8 +443,8 @@ type Notification struct {
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	// Whether and how Linksfield's signature was verified.
 	Verification *Verification `protobuf:"bytes,7,opt,name=verification,proto3" json:"verification,omitempty"`
-	// The request headers that matter: every `x-lf-*` header and the content type, by name. One that
-	// was repeated is repeated, in the order received.
+	// The request headers that matter: every `x-lf-*` header, content type and content encoding, by
+	// name. One that was repeated is repeated, in the order received.
 	Headers []*RequestHeader `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`
 	// The request body, exactly as received.
 	//

@@ -176,7 +176,8 @@ type QuarantineEntry struct {
 	Detail string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Address that it came from.
 	SourceAddress string `protobuf:"bytes,7,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
-	// The request headers that matter: every `x-lf-*` header and the content type.
+	// The request headers that matter: every `x-lf-*` header, the content type and
+	// the content encoding.
 	Headers []*RequestHeader `protobuf:"bytes,8,rep,name=headers,proto3" json:"headers,omitempty"`
 	// The request body, exactly as received.
 	//

@@ -77,8 +77,8 @@ export type Notification = Message<"linksgate.v1.Notification"> & {
   verification?: Verification | undefined;
 
   /**
-   * The request headers that matter: every `x-lf-*` header and the content type, by name. One that
-   * was repeated is repeated, in the order received.
+   * The request headers that matter: every `x-lf-*` header, content type and content encoding, by
+   * name. One that was repeated is repeated, in the order received.
    *
    * @generated from field: repeated linksgate.v1.RequestHeader headers = 8;
    */

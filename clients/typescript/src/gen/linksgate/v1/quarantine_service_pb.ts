@@ -72,7 +72,8 @@ export type QuarantineEntry = Message<"linksgate.v1.QuarantineEntry"> & {
   sourceAddress: string;
 
   /**
-   * The request headers that matter: every `x-lf-*` header and the content type.
+   * The request headers that matter: every `x-lf-*` header, the content type and
+   * the content encoding.
    *
    * @generated from field: repeated linksgate.v1.RequestHeader headers = 8;
    */
