@@ -18,14 +18,15 @@ var arrows = map[string][]string{
 	"server/jsondoc":     {},
 	"server/bodyform":    {"golang.org/x/text/"},
 	"server/signature":   {module + "server/jsondoc"},
-	"server/payload":     {module + "gen/", module + "server/jsondoc", "google.golang.org/protobuf/"},
+	"server/iccid":       {},
+	"server/payload":     {module + "gen/", module + "server/iccid", module + "server/jsondoc", "google.golang.org/protobuf/"},
 	"server/store":       {},
 	"server/store/disk":  {module + "server/store", "github.com/tidwall/btree"},
 	"server/store/spool": {module + "server/store", module + "server/store/disk", module + "server/store/nats"},
 	"server/store/nats":  {module + "server/store", "github.com/nats-io/", "github.com/tidwall/btree"},
 	"server/dedup":       {},
 	"server/eventlog": {
-		module + "gen/", module + "server/dedup", module + "server/store", "google.golang.org/protobuf/",
+		module + "gen/", module + "server/dedup", module + "server/iccid", module + "server/store", "google.golang.org/protobuf/",
 	},
 	"server/webhook": {
 		module + "gen/", module + "server/bodyform", module + "server/eventlog", module + "server/jsondoc", module + "server/payload",

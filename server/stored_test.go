@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
@@ -357,5 +359,64 @@ func TestAnswersAreJSON(t *testing.T) {
 	all := g.list(t, &linksgatev1.ListNotificationsRequest{})
 	if len(all) != 1 || !proto.Equal(all[0], g.get(t, a.id(t))) {
 		t.Errorf("%s was answered; the log has %v", a.body, all)
+	}
+}
+
+// TestTheOperatorTeachesWhereASIMIs requires that filters and ordered groups know a SIM by the member that the operator has named, and by
+// the shape of its ICCID where none is named; and that ICCIDs are compared without white space and filling.
+func TestTheOperatorTeachesWhereASIMIs(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	alert := linksgatev1.NotificationKind_NOTIFICATION_KIND_DATA_USAGE_ALERT
+	cfg.Accounts["acme"].Kinds["data-usage-alert"] = config.Kind{Fields: config.Fields{ICCID: []string{"card.id"}, PartnerCode: []string{"owner"}}}
+	g := startGateway(t, cfg)
+	send := func(kind linksgatev1.NotificationKind, path, body string) string {
+		t.Helper()
+		return g.deliver(t, "/linksfield/acme/"+path, signed(t, kind, body))
+	}
+	taught := send(alert, "data-usage-alert", `{"card":{"id":"8944 1100 6801 2345 679F"},"owner":"P1"}`)
+	again := send(alert, "data-usage-alert", `{"card":{"id":8944110068012345679},"n":2}`)
+	cube := linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE
+	found := send(cube, "cube", `{"event":{"sim":"89860220190123456789"}}`)
+	send(cube, "cube", `{"event":{"sim":8.986e19}}`)
+	for name, tt := range map[string]struct {
+		filter *linksgatev1.NotificationFilter
+		want   []string
+	}{
+		"taught":                  {&linksgatev1.NotificationFilter{Iccids: []string{"8944110068012345679"}}, []string{taught, again}},
+		"as it is written on SIM": {&linksgatev1.NotificationFilter{Iccids: []string{"8944 1100 6801 2345 679 F"}}, []string{taught, again}},
+		"found":                   {&linksgatev1.NotificationFilter{Iccids: []string{"89860220190123456789"}}, []string{found}},
+		"its partner":             {&linksgatev1.NotificationFilter{PartnerCodes: []string{"P1"}}, []string{taught}},
+	} {
+		var got []string
+		for _, n := range g.list(t, &linksgatev1.ListNotificationsRequest{Filter: tt.filter}) {
+			got = append(got, n.GetId())
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v; want %v", name, got, tt.want)
+		}
+	}
+	if n := g.get(t, found); !slices.Equal(n.GetFoundIccids(), []string{"89860220190123456789"}) {
+		t.Errorf("found, and not marked so: %v", n)
+	}
+	r := g.group(t, &linksgatev1.Group{Ordering: linksgatev1.GroupOrdering_GROUP_ORDERING_BY_SIM, Filter: &linksgatev1.NotificationFilter{
+		Kinds: []linksgatev1.NotificationKind{alert},
+	}})
+	first := r.fetch(t, 1)
+	if got := leased(first); !slices.Equal(got, []string{taught}) {
+		t.Errorf("leased: %v", got)
+	}
+	response, err := r.Fetch(t.Context(), &linksgatev1.FetchRequest{GroupName: r.name, Wait: durationpb.New(3e8)})
+	if err != nil || len(response.GetLeases()) > 0 {
+		t.Errorf("two of one SIM are out: %v, %v", response, err)
+	}
+	r.acknowledge(t, tokens(first)...)
+	if got := leased(r.fetch(t, 1)); !slices.Equal(got, []string{again}) {
+		t.Errorf("leased next: %v", got)
+	}
+	cfg = testConfig(t)
+	cfg.Accounts["acme"].Kinds["cube"] = config.Kind{Fields: config.Fields{IMSI: []string{"a..b"}}}
+	if err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "accounts.acme.kinds.cube.fields.imsi") {
+		t.Errorf("a bad path: %v", err)
 	}
 }

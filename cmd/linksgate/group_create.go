@@ -134,20 +134,13 @@ func createRequest(group *linksgatev1.Group, start *startFlags, flags *pflag.Fla
 	if err := start.check(flags); err != nil {
 		return nil, err
 	}
-	since, err := start.sinceTime(now)
+	at, err := start.start(now)
 	if err != nil {
 		return nil, err
 	}
-	request := &linksgatev1.CreateGroupRequest{Group: group}
-	switch {
-	case start.after != "":
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: start.after}}
-	case since != nil:
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}
-	case start.fromStart:
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}
-	default:
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
+	request := &linksgatev1.CreateGroupRequest{Group: group, Start: at}
+	if at == nil {
+		request.Start = latest()
 	}
 	return request, nil
 }
@@ -239,29 +232,22 @@ parked. It says where the group was, and how to go back there.`,
 	return cmd
 }
 
-func seekRequest(name string, latest bool, start *startFlags, flags *pflag.FlagSet, now time.Time) (*linksgatev1.SeekGroupRequest, error) {
+func seekRequest(name string, toHead bool, start *startFlags, flags *pflag.FlagSet, now time.Time) (*linksgatev1.SeekGroupRequest, error) {
 	if err := start.check(flags); err != nil {
 		return nil, err
 	}
-	since, err := start.sinceTime(now)
-	elsewhere := start.after != "" || since != nil || start.fromStart
-	request := &linksgatev1.SeekGroupRequest{GroupName: name}
+	at, err := start.start(now)
 	switch {
 	case err != nil:
 		return nil, err
-	case latest && elsewhere:
+	case toHead && at != nil:
 		return nil, usagef("--latest, --after, --since and --from-start exclude each other")
-	case latest:
-		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
-	case start.after != "":
-		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: start.after}}
-	case since != nil:
-		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}
-	case start.fromStart:
-		request.To = &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}
-	default:
+	case toHead:
+		at = latest()
+	case at == nil:
 		return nil, usagef("say where to: --latest, --from-start, --after or --since")
 	}
+	request := &linksgatev1.SeekGroupRequest{GroupName: name, To: at}
 	return request, nil
 }
 

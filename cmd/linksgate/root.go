@@ -38,7 +38,7 @@ func newRootCommand() *cobra.Command {
 		newSecretsCommand(), newCallersCommand(), newTokenCommand(), newAuditCommand(), newContextCommand(),
 		newSendCommand(),
 		newTailCommand(),
-		newVerifyCommand(),
+		newVerifyCommand(), newObserveCommand(),
 		newQuarantineCommand(),
 		newGroupCommand(), newSubscriptionsCommand(), newMCPCommand(),
 		newConsumeCommand(),

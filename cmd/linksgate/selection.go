@@ -54,13 +54,23 @@ func (f *startFlags) check(flags *pflag.FlagSet) error {
 	return nil
 }
 
-// sinceTime is the time in --since, or nil without one.
-func (f *startFlags) sinceTime(now time.Time) (*timestamppb.Timestamp, error) {
-	if f.since == "" {
-		return nil, nil
+// start is the place that the flags name; nil if they name none.
+func (f *startFlags) start(now time.Time) (*linksgatev1.Start, error) {
+	switch {
+	case f.after != "":
+		return &linksgatev1.Start{Position: &linksgatev1.Start_After{After: f.after}}, nil
+	case f.since != "":
+		since, err := parseSince(f.since, now)
+		return &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: timestamppb.New(since)}}, err
+	case f.fromStart:
+		return &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}, nil
 	}
-	since, err := parseSince(f.since, now)
-	return timestamppb.New(since), err
+	return nil, nil
+}
+
+// latest is the place after the newest notification.
+func latest() *linksgatev1.Start {
+	return &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
 }
 
 func parseSince(text string, now time.Time) (time.Time, error) {

@@ -157,20 +157,11 @@ func (f *tailFlags) setStart(request *linksgatev1.SubscribeRequest, now time.Tim
 	if f.after != "" && f.checkpoint != "" {
 		return usagef("--after and --checkpoint exclude each other: both say where to go on")
 	}
-	since, err := f.sinceTime(now)
-	switch {
-	case err != nil:
-		return err
-	case f.after != "":
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_After{After: f.after}}
-	case since != nil:
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Since{Since: since}}
-	case f.fromStart:
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Earliest{Earliest: true}}
-	default:
-		request.Start = &linksgatev1.Start{Position: &linksgatev1.Start_Latest{Latest: true}}
+	at, err := f.start(now)
+	if request.Start = at; at == nil {
+		request.Start = latest()
 	}
-	return nil
+	return err
 }
 
 // wait returns nil after d, or an error at once when ctx ends.

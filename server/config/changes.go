@@ -177,7 +177,7 @@ func accountChanges(where string, before, after *webhook.Account) []string {
 }
 
 func samePolicy(a, b webhook.KindPolicy) bool {
-	return a.Signature == b.Signature && a.PathToken == b.PathToken && slices.Equal(a.Sources, b.Sources)
+	return a.Signature == b.Signature && a.PathToken == b.PathToken && slices.Equal(a.Sources, b.Sources) && a.Names.Equal(b.Names)
 }
 
 func secretChanges(where string, before, after []signature.Secret) []string {

@@ -385,11 +385,27 @@ func (c Kind) build(where string, f files, p *problems) webhook.KindPolicy {
 			p.add(where+".path_token", "must have 16 to 128 letters, digits, - and _")
 		}
 	}
+	policy.Names = c.Fields.build(where+".fields", p)
 	policy.Sources = parseNetworks(where+".allowed_sources", c.AllowedSources, p)
 	if policy.Signature != webhook.SignatureRequired && policy.PathToken == "" && len(policy.Sources) == 0 {
 		p.add(where+".signature", "%s accepts what anyone sends: guard the URL with path_token or allowed_sources", c.Signature)
 	}
 	return policy
+}
+
+func (c Fields) build(where string, p *problems) payload.Names {
+	read := func(name string, texts []string) (paths []payload.Path) {
+		for _, text := range texts {
+			path, err := payload.ParsePath(text)
+			p.check(where+"."+name, err)
+			paths = append(paths, path)
+		}
+		return paths
+	}
+	return payload.Names{
+		ICCID: read("iccid", c.ICCID), IMSI: read("imsi", c.IMSI), PartnerCode: read("partner_code", c.PartnerCode),
+		OccurredAt: read("occurred_at", c.OccurredAt),
+	}
 }
 
 // parseNetworks reads networks; an address is a network of its own.

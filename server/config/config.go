@@ -223,6 +223,18 @@ type Kind struct {
 	PathToken *Secret `yaml:"path_token"`
 	// AllowedSources are the networks that may connect, such as 203.0.113.0/24.
 	AllowedSources []string `yaml:"allowed_sources"`
+	// Fields are where the bodies of this kind have what Linksfield does not document.
+	Fields Fields `yaml:"fields"`
+}
+
+// Fields are paths to members of a body, such as data.simId: the key at each level. Arrays on the way are gone through.
+type Fields struct {
+	// ICCID and IMSI: all that is under any of these names.
+	ICCID []string `yaml:"iccid"`
+	IMSI  []string `yaml:"imsi"`
+	// PartnerCode and OccurredAt: the first of these names that there is. A time is in Unix milliseconds or RFC 3339.
+	PartnerCode []string `yaml:"partner_code"`
+	OccurredAt  []string `yaml:"occurred_at"`
 }
 
 // Duration is a time.Duration that is written like 90s, 12h or 30d.

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/linksgate/linksgate/server/iccid"
 	"github.com/linksgate/linksgate/server/store"
 )
 
@@ -27,9 +27,6 @@ var (
 	// ErrBadICCID says that a text cannot be an ICCID.
 	ErrBadICCID = errors.New("not an ICCID")
 )
-
-// goodICCID is what an ICCID looks like: ITU-T E.118 has up to 19 digits, SIMs in use have up to 22 hexadecimal ones.
-var goodICCID = regexp.MustCompile(`^[0-9A-Fa-f]{10,22}$`)
 
 // erasures are the SIMs that are being erased. Until a SIM's notifications are replaced in every file, they are left out wherever a record
 // batch is unpacked.
@@ -118,27 +115,28 @@ func (l *Log) followErasures(ctx context.Context, changes iter.Seq2[store.Change
 // What members of groups have in hand at the moment, they keep. Copies of the directory are not reached.
 //
 // Errors: ErrBadICCID, ErrUnavailable, ErrClosed.
-func (l *Log) Erase(ctx context.Context, iccid string, dryRun bool) (Erased, error) {
+func (l *Log) Erase(ctx context.Context, sim string, dryRun bool) (Erased, error) {
 	var erased Erased
-	if !goodICCID.MatchString(iccid) {
-		return erased, fmt.Errorf("%w: %.40q", ErrBadICCID, iccid)
+	sim = iccid.Normal(sim)
+	if !iccid.IsPossible(sim) {
+		return erased, fmt.Errorf("%w: %.40q", ErrBadICCID, sim)
 	}
 	through := l.tail.headInfo().position.Stream
-	if err := l.findSIM(ctx, iccid, through, func(_ uint64, count int) { erased.Notifications += uint64(count) }); err != nil {
+	if err := l.findSIM(ctx, sim, through, func(_ uint64, count int) { erased.Notifications += uint64(count) }); err != nil {
 		return erased, err
 	}
 	if !dryRun {
-		if _, err := l.erasures.table.Put(ctx, iccid, binary.BigEndian.AppendUint64(nil, through), store.Any); err != nil {
+		if _, err := l.erasures.table.Put(ctx, sim, binary.BigEndian.AppendUint64(nil, through), store.Any); err != nil {
 			return erased, l.storeError(err)
 		}
-		l.erasures.set(iccid, through)
+		l.erasures.set(sim, through)
 		l.tail.forget()
 	}
 	var err error
-	if erased.Quarantined, err = l.eraseFrom(ctx, l.quarantine.kv, iccid, entryPrefix, dryRun); err != nil {
+	if erased.Quarantined, err = l.eraseFrom(ctx, l.quarantine.kv, sim, entryPrefix, dryRun); err != nil {
 		return erased, err
 	}
-	if erased.Parked, err = l.eraseFrom(ctx, l.groups.parked, iccid, "", dryRun); err != nil {
+	if erased.Parked, err = l.eraseFrom(ctx, l.groups.parked, sim, "", dryRun); err != nil {
 		return erased, err
 	}
 	if !dryRun {

@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/iccid"
 )
 
 // Filter selects notifications. A nil Filter passes everything. A notification passes if it matches every list that is not
@@ -16,12 +17,21 @@ type Filter struct {
 // FilterOf returns the filter that a message describes; nil if it passes everything.
 func FilterOf(f *linksgatev1.NotificationFilter) *Filter {
 	filter := &Filter{
-		Accounts: setOf(f.GetAccounts()), Kinds: setOf(f.GetKinds()), ICCIDs: setOf(f.GetIccids()), PartnerCodes: setOf(f.GetPartnerCodes()),
+		Accounts: setOf(f.GetAccounts()), Kinds: setOf(f.GetKinds()), ICCIDs: setOf(normal(f.GetIccids())), PartnerCodes: setOf(f.GetPartnerCodes()),
 	}
 	if len(filter.Accounts)+len(filter.Kinds)+len(filter.ICCIDs)+len(filter.PartnerCodes) == 0 {
 		return nil
 	}
 	return filter
+}
+
+// normal returns ICCIDs in the form in which notifications have them.
+func normal(iccids []string) []string {
+	normal := make([]string, len(iccids))
+	for i, text := range iccids {
+		normal[i] = iccid.Normal(text)
+	}
+	return normal
 }
 
 func setOf[T comparable](values []T) map[T]bool {

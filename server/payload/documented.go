@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -147,3 +148,19 @@ func byCode[Enum ~int32](names map[int32]string) map[string]Enum {
 	}
 	return codes
 }
+
+// documentedNames are Linksfield's names of members, by the kind's name; those of "" mean the same in every body.
+var documentedNames = map[string][]string{
+	"":                    {"sim_id", "partner_code"},
+	"sms-received":        {"imsi", "message_type", "text_message", "received_at"},
+	"plan-order-status":   {"operation", "orderid", "assetid", "imsi", "time"},
+	"mall-device-warning": {"devices.deviceId", "devices.warningCode", "devices.expireTime"},
+}
+
+// IsDocumented reports whether Linksfield documents a member of the bodies of a kind. path has the key at each level, with periods between.
+func IsDocumented(kind, path string) bool {
+	return slices.Contains(documentedNames[""], path) || slices.Contains(documentedNames[kind], path)
+}
+
+// IsTime reports whether a text can be read as a time without guessing: Unix milliseconds or RFC 3339.
+func IsTime(text string) bool { return timestamp(text) != nil }

@@ -1,6 +1,7 @@
 package payload_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
+	"github.com/linksgate/linksgate/server/iccid"
 	"github.com/linksgate/linksgate/server/jsondoc"
 	"github.com/linksgate/linksgate/server/payload"
 )
@@ -38,7 +40,7 @@ func FuzzFill(f *testing.F) {
 		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind(kind), Headers: []*linksgatev1.RequestHeader{
 			{Name: "x-lf-timestamp", Value: strings.ToValidUTF8(sent, "\ufffd")},
 		}}
-		payload.Fill(n, doc)
+		payload.Fill(n, doc, payload.Names{})
 		checkServable(t, n)
 
 		isObject := doc != nil && doc.Root.Kind == jsondoc.Object
@@ -162,7 +164,9 @@ func checkIndex(t *testing.T, n *linksgatev1.Notification, body jsondoc.Value) {
 	add := func(v jsondoc.Value, key string) {
 		id, _ := v.Lookup(key)
 		if id.Kind == jsondoc.String || id.Kind == jsondoc.Number {
-			want[id.Text] = true
+			if !iccid.IsDamaged(id.Text) {
+				want[iccid.Normal(id.Text)] = true
+			}
 		}
 	}
 	add(body, "sim_id")
@@ -172,11 +176,22 @@ func checkIndex(t *testing.T, n *linksgatev1.Notification, body jsondoc.Value) {
 		}
 	}
 	delete(want, "")
+	if len(n.FoundIccids) > 0 {
+		if len(want) > 0 || !slices.Equal(n.FoundIccids, n.Iccids) {
+			t.Fatalf("ICCIDs %q were found beside %v", n.FoundIccids, want)
+		}
+		for _, found := range n.FoundIccids {
+			if !iccid.IsShaped(found) {
+				t.Fatalf("%q is taken for an ICCID", found)
+			}
+		}
+		return
+	}
 	if len(n.Iccids) != len(want) {
 		t.Fatalf("ICCIDs %q, want %v", n.Iccids, want)
 	}
-	for _, iccid := range n.Iccids {
-		if !want[iccid] {
+	for _, sim := range n.Iccids {
+		if !want[sim] {
 			t.Fatalf("ICCIDs %q, want %v", n.Iccids, want)
 		}
 	}

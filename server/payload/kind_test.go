@@ -46,7 +46,7 @@ func TestUnknownKinds(t *testing.T) {
 func TestFillKnowsEveryKind(t *testing.T) {
 	for _, kind := range payload.Kinds() {
 		n := &linksgatev1.Notification{Kind: kind}
-		payload.Fill(n, mustParse(t, `{}`))
+		payload.Fill(n, mustParse(t, `{}`), payload.Names{})
 		if n.Payload == nil || n.GetUnrecognized() != nil {
 			t.Errorf("%v: payload %v", kind, n.Payload)
 		}

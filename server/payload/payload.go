@@ -20,28 +20,29 @@
 //     documented member that is empty ("" or []) reads like a missing one: only
 //     the notification's body tells the two apart.
 //
-// Nothing is looked for under a name that Linksfield does not document.
+// Nothing is typed under a name that Linksfield does not document. What filters look at (ICCIDs, the partner) is looked for under the
+// names that the operator has configured too ([Names]), and ICCIDs by their shape where no name gives one.
 //
 // Everything here is pure. Fill may run concurrently on different notifications.
 package payload
 
 import (
 	"fmt"
-	"slices"
 
 	linksgatev1 "github.com/linksgate/linksgate/gen/linksgate/v1"
 	"github.com/linksgate/linksgate/server/jsondoc"
 )
 
-// Fill sets the payload, the ICCIDs and the partner code of n, replacing what was
-// there, from n.Kind, n.Headers and the body. A nil doc stands for a body that
-// is not JSON.
+// Fill sets the payload, and what is indexed of n, replacing what was there,
+// from n.Kind, n.Headers, the body, and the names that the operator has
+// configured for its kind. A nil doc stands for a body that is not JSON.
 //
 // Afterwards n has a payload: that of its kind, or an Unrecognized if the body is
 // not a JSON object or the kind is not one of [Kinds]. n shares its strings with
 // doc, which must not be changed any more.
-func Fill(n *linksgatev1.Notification, doc *jsondoc.Document) {
-	n.Payload, n.Iccids, n.PartnerCode = nil, nil, ""
+func Fill(n *linksgatev1.Notification, doc *jsondoc.Document, names Names) {
+	n.Payload = nil
+	ClearIndex(n)
 	switch {
 	case doc == nil:
 		unrecognized(n, "The body is not JSON.")
@@ -49,7 +50,7 @@ func Fill(n *linksgatev1.Notification, doc *jsondoc.Document) {
 		unrecognized(n, "The body is "+describe(doc.Root.Kind)+", not a JSON object.")
 	default:
 		fillPayload(n, doc.Root.Members)
-		fillIndex(n, doc.Root)
+		fillIndex(n, doc.Root, names)
 	}
 }
 
@@ -83,32 +84,4 @@ func fillPayload(n *linksgatev1.Notification, body []jsondoc.Member) {
 
 func unrecognized(n *linksgatev1.Notification, reason string) {
 	n.Payload = &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.UnrecognizedPayload{Reason: reason}}
-}
-
-// fillIndex sets what filters look at, which does not depend on how much of the
-// payload could be typed: `sim_id` and `partner_code` mean the same in every
-// body.
-func fillIndex(n *linksgatev1.Notification, body jsondoc.Value) {
-	if code, ok := body.Lookup("partner_code"); ok {
-		n.PartnerCode, _ = scalar(code)
-	}
-	var iccids []string
-	if sim, ok := body.Lookup("sim_id"); ok {
-		iccid, _ := scalar(sim)
-		iccids = append(iccids, iccid)
-	}
-	for _, device := range n.GetDeviceWarning().GetDevices() {
-		iccids = append(iccids, device.Iccid)
-	}
-	n.Iccids = distinct(iccids)
-}
-
-// distinct keeps the first of each text and drops empty ones, in place.
-func distinct(texts []string) []string {
-	seen := map[string]bool{"": true}
-	return slices.DeleteFunc(texts, func(text string) bool {
-		again := seen[text]
-		seen[text] = true
-		return again
-	})
 }

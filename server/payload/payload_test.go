@@ -221,7 +221,7 @@ func TestFillCubeSentAt(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_CUBE, Headers: tt.headers}
-			payload.Fill(n, mustParse(t, `{}`))
+			payload.Fill(n, mustParse(t, `{}`), payload.Names{})
 			want := &linksgatev1.CubeEvent{SentAt: tt.want}
 			if diff := cmp.Diff(want, n.GetCubeEvent(), protocmp.Transform()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -267,7 +267,7 @@ func TestFillReadsTimesWithoutGuessing(t *testing.T) {
 	}
 	for _, tt := range tests {
 		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_SMS_RECEIVED}
-		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"received_at":%q}`, tt.text)))
+		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"received_at":%q}`, tt.text)), payload.Names{})
 		want := &linksgatev1.SmsReceived{ReceivedAt: tt.want, ReceivedAtText: tt.text}
 		if diff := cmp.Diff(want, n.GetSmsReceived(), protocmp.Transform()); diff != "" {
 			t.Errorf("%q (-want +got):\n%s", tt.text, diff)
@@ -279,14 +279,14 @@ func TestFillReadsTimesWithoutGuessing(t *testing.T) {
 func TestFillCodes(t *testing.T) {
 	for code, name := range linksgatev1.PlanOrderStatus_name {
 		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_PLAN_ORDER_STATUS}
-		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"operation":"%d"}`, code)))
+		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"operation":"%d"}`, code)), payload.Names{})
 		if got := n.GetPlanOrderStatusChange().GetStatus().String(); got != name {
 			t.Errorf("operation %d is %s, want %s", code, got, name)
 		}
 	}
 	for code, name := range linksgatev1.DeviceWarningCode_name {
 		n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING}
-		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"devices":[{"warningCode":"%d"}]}`, code)))
+		payload.Fill(n, mustParse(t, fmt.Sprintf(`{"devices":[{"warningCode":"%d"}]}`, code)), payload.Names{})
 		if got := n.GetDeviceWarning().GetDevices()[0].GetWarning().String(); got != name {
 			t.Errorf("warningCode %d is %s, want %s", code, got, name)
 		}
@@ -330,7 +330,7 @@ func TestFillManySIMs(t *testing.T) {
 	}
 	body.WriteString(`]}`)
 	n := &linksgatev1.Notification{Kind: linksgatev1.NotificationKind_NOTIFICATION_KIND_MALL_DEVICE_WARNING}
-	payload.Fill(n, mustParse(t, body.String()))
+	payload.Fill(n, mustParse(t, body.String()), payload.Names{})
 	if len(n.Iccids) != count || n.Iccids[0] != "0" || n.Iccids[count-1] != fmt.Sprint(count-1) {
 		t.Errorf("%d ICCIDs, want the %d distinct ones in order", len(n.Iccids), count)
 	}
@@ -348,7 +348,7 @@ func check(t *testing.T, kind linksgatev1.NotificationKind, body string, want *l
 		Kind: kind, Account: "acme", Iccids: []string{"stale"}, PartnerCode: "stale",
 		Payload: &linksgatev1.Notification_PlatformAlarm{},
 	}
-	payload.Fill(got, doc)
+	payload.Fill(got, doc, payload.Names{})
 	want.Kind, want.Account, want.Iccids, want.PartnerCode = kind, "acme", index.iccids, index.partnerCode
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -403,7 +403,7 @@ func BenchmarkFill(b *testing.B) {
 			b.SetBytes(int64(len(bench.body)))
 			b.ReportAllocs()
 			for b.Loop() {
-				payload.Fill(n, doc)
+				payload.Fill(n, doc, payload.Names{})
 			}
 		})
 	}

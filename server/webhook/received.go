@@ -138,7 +138,7 @@ func (r receivedRequest) notification(doc *jsondoc.Document, verification *links
 	} else {
 		n.Raw = &linksgatev1.Notification_BinaryBody{BinaryBody: bytes.Clone(r.body)}
 	}
-	payload.Fill(n, doc)
+	payload.Fill(n, doc, r.policy.Names)
 	return n
 }
 

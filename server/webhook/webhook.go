@@ -90,6 +90,8 @@ type KindPolicy struct {
 	PathToken string
 	// Sources, if not empty, are the networks that requests must come from.
 	Sources []netip.Prefix
+	// Names are where its bodies have what Linksfield does not document.
+	Names payload.Names
 }
 
 // Settings are what can change while the handler runs. They must not be changed while in use.
@@ -396,7 +398,7 @@ func (h *Handler) store(ctx context.Context, n *linksgatev1.Notification) *answe
 	position, err := h.log.Append(ctx, n)
 	if errors.Is(err, eventlog.ErrTooLarge) {
 		// Typed and raw together can outgrow the log's limit. The raw body is what must not be lost.
-		n.Iccids, n.PartnerCode = nil, ""
+		payload.ClearIndex(n)
 		n.Payload = &linksgatev1.Notification_Unrecognized{Unrecognized: &linksgatev1.UnrecognizedPayload{
 			Reason: "the typed form would exceed the log's record size; see the body",
 		}}

@@ -153,8 +153,8 @@ type NotificationFilter struct {
 	Accounts []string `protobuf:"bytes,1,rep,name=accounts,proto3" json:"accounts,omitempty"`
 	// Kinds. NOTIFICATION_KIND_UNSPECIFIED is refused. At most as many as there are.
 	Kinds []NotificationKind `protobuf:"varint,2,rep,packed,name=kinds,proto3,enum=linksgate.v1.NotificationKind" json:"kinds,omitempty"`
-	// ICCIDs, compared exactly with `Notification.iccids`. At most 1000, of at most 64 bytes
-	// each.
+	// ICCIDs, compared with `Notification.iccids`, white space and a filling F apart. At most 1000,
+	// of at most 64 bytes each.
 	Iccids []string `protobuf:"bytes,3,rep,name=iccids,proto3" json:"iccids,omitempty"`
 	// Partner codes, compared exactly with `Notification.partner_code`. At most 100, of at most
 	// 256 bytes each.

@@ -460,10 +460,13 @@ type Notification struct {
 	// W3C Trace Context of the request, if it carried one.
 	TraceContext *TraceContext `protobuf:"bytes,12,opt,name=trace_context,json=traceContext,proto3" json:"trace_context,omitempty"`
 	// ICCIDs of the SIMs that the notification is about, as far as the body names them under a
-	// documented name (Linksfield: `sim_id`, `deviceId`). What `NotificationFilter.iccids` looks at.
+	// documented name (Linksfield: `sim_id`, `deviceId`) or one that the operator has configured, or,
+	// if it has neither, where it holds something of the shape of an ICCID (see `found_iccids`).
+	// Without white space and without the F that fills the last byte; the body has them as they were
+	// written. What `NotificationFilter.iccids` looks at, and what BY_SIM orders by.
 	Iccids []string `protobuf:"bytes,13,rep,name=iccids,proto3" json:"iccids,omitempty"`
-	// The partner that the notification is about, if the body names it (Linksfield: `partner_code`).
-	// What `NotificationFilter.partner_codes` looks at.
+	// The partner that the notification is about, if the body names it (Linksfield: `partner_code`, or
+	// a name that the operator has configured). What `NotificationFilter.partner_codes` looks at.
 	PartnerCode string `protobuf:"bytes,14,opt,name=partner_code,json=partnerCode,proto3" json:"partner_code,omitempty"`
 	// What copies of one notification have in common, for the kinds and requests of which Linksfield
 	// may send copies; empty for others. The gateway stores one notification of each account, kind
@@ -474,6 +477,18 @@ type Notification struct {
 	QuarantineId string `protobuf:"bytes,16,opt,name=quarantine_id,json=quarantineId,proto3" json:"quarantine_id,omitempty"`
 	// When it was released from quarantine. `received_at` stays the time of its arrival.
 	ReleasedAt *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=released_at,json=releasedAt,proto3" json:"released_at,omitempty"`
+	// Those of `iccids` that nobody has said to be ICCIDs: 20 digits that begin with 89, or 19 with a
+	// right check digit, anywhere in a body that has none under a documented or configured name. At
+	// most 16.
+	FoundIccids []string `protobuf:"bytes,18,rep,name=found_iccids,json=foundIccids,proto3" json:"found_iccids,omitempty"`
+	// What stands where an ICCID belongs and lost digits before it was sent, such as 8.986e19. Not in
+	// `iccids`.
+	DamagedIccids []string `protobuf:"bytes,19,rep,name=damaged_iccids,json=damagedIccids,proto3" json:"damaged_iccids,omitempty"`
+	// IMSIs, under the names that the operator has configured. Typed payloads have their own.
+	Imsis []string `protobuf:"bytes,30,rep,name=imsis,proto3" json:"imsis,omitempty"`
+	// When what it is about happened, under a name that the operator has configured, as far as it can
+	// be read without guessing a zone.
+	OccurredAt *timestamppb.Timestamp `protobuf:"bytes,31,opt,name=occurred_at,json=occurredAt,proto3" json:"occurred_at,omitempty"`
 	// What the body says. Always one of these.
 	//
 	// Types that are valid to be assigned to Payload:
@@ -648,6 +663,34 @@ func (x *Notification) GetQuarantineId() string {
 func (x *Notification) GetReleasedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ReleasedAt
+	}
+	return nil
+}
+
+func (x *Notification) GetFoundIccids() []string {
+	if x != nil {
+		return x.FoundIccids
+	}
+	return nil
+}
+
+func (x *Notification) GetDamagedIccids() []string {
+	if x != nil {
+		return x.DamagedIccids
+	}
+	return nil
+}
+
+func (x *Notification) GetImsis() []string {
+	if x != nil {
+		return x.Imsis
+	}
+	return nil
+}
+
+func (x *Notification) GetOccurredAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OccurredAt
 	}
 	return nil
 }
@@ -1697,8 +1740,7 @@ var File_linksgate_v1_notification_proto protoreflect.FileDescriptor
 
 const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"\x1flinksgate/v1/notification.proto\x12\flinksgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\n" +
-	"\n" +
+	"\x1flinksgate/v1/notification.proto\x12\flinksgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\v\n" +
 	"\fNotification\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x1a\n" +
@@ -1720,7 +1762,12 @@ const file_linksgate_v1_notification_proto_rawDesc = "" +
 	"\rduplicate_key\x18\x0f \x01(\fR\fduplicateKey\x12#\n" +
 	"\rquarantine_id\x18\x10 \x01(\tR\fquarantineId\x12;\n" +
 	"\vreleased_at\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"releasedAt\x12H\n" +
+	"releasedAt\x12!\n" +
+	"\ffound_iccids\x18\x12 \x03(\tR\vfoundIccids\x12%\n" +
+	"\x0edamaged_iccids\x18\x13 \x03(\tR\rdamagedIccids\x12\x14\n" +
+	"\x05imsis\x18\x1e \x03(\tR\x05imsis\x12;\n" +
+	"\voccurred_at\x18\x1f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"occurredAt\x12H\n" +
 	"\x10data_usage_alert\x18\x14 \x01(\v2\x1c.linksgate.v1.DataUsageAlertH\x01R\x0edataUsageAlert\x12Q\n" +
 	"\x13sms_delivery_report\x18\x15 \x01(\v2\x1f.linksgate.v1.SmsDeliveryReportH\x01R\x11smsDeliveryReport\x12>\n" +
 	"\fsms_received\x18\x16 \x01(\v2\x19.linksgate.v1.SmsReceivedH\x01R\vsmsReceived\x12^\n" +
@@ -1917,39 +1964,40 @@ var file_linksgate_v1_notification_proto_depIdxs = []int32{
 	8,  // 3: linksgate.v1.Notification.headers:type_name -> linksgate.v1.RequestHeader
 	9,  // 4: linksgate.v1.Notification.trace_context:type_name -> linksgate.v1.TraceContext
 	29, // 5: linksgate.v1.Notification.released_at:type_name -> google.protobuf.Timestamp
-	10, // 6: linksgate.v1.Notification.data_usage_alert:type_name -> linksgate.v1.DataUsageAlert
-	11, // 7: linksgate.v1.Notification.sms_delivery_report:type_name -> linksgate.v1.SmsDeliveryReport
-	12, // 8: linksgate.v1.Notification.sms_received:type_name -> linksgate.v1.SmsReceived
-	13, // 9: linksgate.v1.Notification.plan_order_status_change:type_name -> linksgate.v1.PlanOrderStatusChange
-	14, // 10: linksgate.v1.Notification.device_warning:type_name -> linksgate.v1.DeviceWarning
-	16, // 11: linksgate.v1.Notification.recharge_success:type_name -> linksgate.v1.RechargeSuccess
-	17, // 12: linksgate.v1.Notification.cube_event:type_name -> linksgate.v1.CubeEvent
-	18, // 13: linksgate.v1.Notification.platform_alarm:type_name -> linksgate.v1.PlatformAlarm
-	19, // 14: linksgate.v1.Notification.unrecognized:type_name -> linksgate.v1.UnrecognizedPayload
-	1,  // 15: linksgate.v1.Verification.status:type_name -> linksgate.v1.VerificationStatus
-	2,  // 16: linksgate.v1.Verification.scheme:type_name -> linksgate.v1.SignatureScheme
-	20, // 17: linksgate.v1.DataUsageAlert.fields:type_name -> linksgate.v1.DataUsageAlert.FieldsEntry
-	21, // 18: linksgate.v1.SmsDeliveryReport.fields:type_name -> linksgate.v1.SmsDeliveryReport.FieldsEntry
-	3,  // 19: linksgate.v1.SmsReceived.message_type:type_name -> linksgate.v1.SmsMessageType
-	29, // 20: linksgate.v1.SmsReceived.received_at:type_name -> google.protobuf.Timestamp
-	22, // 21: linksgate.v1.SmsReceived.fields:type_name -> linksgate.v1.SmsReceived.FieldsEntry
-	4,  // 22: linksgate.v1.PlanOrderStatusChange.status:type_name -> linksgate.v1.PlanOrderStatus
-	29, // 23: linksgate.v1.PlanOrderStatusChange.order_created_at:type_name -> google.protobuf.Timestamp
-	23, // 24: linksgate.v1.PlanOrderStatusChange.fields:type_name -> linksgate.v1.PlanOrderStatusChange.FieldsEntry
-	15, // 25: linksgate.v1.DeviceWarning.devices:type_name -> linksgate.v1.DeviceWarningItem
-	24, // 26: linksgate.v1.DeviceWarning.fields:type_name -> linksgate.v1.DeviceWarning.FieldsEntry
-	5,  // 27: linksgate.v1.DeviceWarningItem.warning:type_name -> linksgate.v1.DeviceWarningCode
-	29, // 28: linksgate.v1.DeviceWarningItem.expires_at:type_name -> google.protobuf.Timestamp
-	25, // 29: linksgate.v1.DeviceWarningItem.fields:type_name -> linksgate.v1.DeviceWarningItem.FieldsEntry
-	26, // 30: linksgate.v1.RechargeSuccess.fields:type_name -> linksgate.v1.RechargeSuccess.FieldsEntry
-	29, // 31: linksgate.v1.CubeEvent.sent_at:type_name -> google.protobuf.Timestamp
-	27, // 32: linksgate.v1.CubeEvent.fields:type_name -> linksgate.v1.CubeEvent.FieldsEntry
-	28, // 33: linksgate.v1.PlatformAlarm.fields:type_name -> linksgate.v1.PlatformAlarm.FieldsEntry
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	29, // 6: linksgate.v1.Notification.occurred_at:type_name -> google.protobuf.Timestamp
+	10, // 7: linksgate.v1.Notification.data_usage_alert:type_name -> linksgate.v1.DataUsageAlert
+	11, // 8: linksgate.v1.Notification.sms_delivery_report:type_name -> linksgate.v1.SmsDeliveryReport
+	12, // 9: linksgate.v1.Notification.sms_received:type_name -> linksgate.v1.SmsReceived
+	13, // 10: linksgate.v1.Notification.plan_order_status_change:type_name -> linksgate.v1.PlanOrderStatusChange
+	14, // 11: linksgate.v1.Notification.device_warning:type_name -> linksgate.v1.DeviceWarning
+	16, // 12: linksgate.v1.Notification.recharge_success:type_name -> linksgate.v1.RechargeSuccess
+	17, // 13: linksgate.v1.Notification.cube_event:type_name -> linksgate.v1.CubeEvent
+	18, // 14: linksgate.v1.Notification.platform_alarm:type_name -> linksgate.v1.PlatformAlarm
+	19, // 15: linksgate.v1.Notification.unrecognized:type_name -> linksgate.v1.UnrecognizedPayload
+	1,  // 16: linksgate.v1.Verification.status:type_name -> linksgate.v1.VerificationStatus
+	2,  // 17: linksgate.v1.Verification.scheme:type_name -> linksgate.v1.SignatureScheme
+	20, // 18: linksgate.v1.DataUsageAlert.fields:type_name -> linksgate.v1.DataUsageAlert.FieldsEntry
+	21, // 19: linksgate.v1.SmsDeliveryReport.fields:type_name -> linksgate.v1.SmsDeliveryReport.FieldsEntry
+	3,  // 20: linksgate.v1.SmsReceived.message_type:type_name -> linksgate.v1.SmsMessageType
+	29, // 21: linksgate.v1.SmsReceived.received_at:type_name -> google.protobuf.Timestamp
+	22, // 22: linksgate.v1.SmsReceived.fields:type_name -> linksgate.v1.SmsReceived.FieldsEntry
+	4,  // 23: linksgate.v1.PlanOrderStatusChange.status:type_name -> linksgate.v1.PlanOrderStatus
+	29, // 24: linksgate.v1.PlanOrderStatusChange.order_created_at:type_name -> google.protobuf.Timestamp
+	23, // 25: linksgate.v1.PlanOrderStatusChange.fields:type_name -> linksgate.v1.PlanOrderStatusChange.FieldsEntry
+	15, // 26: linksgate.v1.DeviceWarning.devices:type_name -> linksgate.v1.DeviceWarningItem
+	24, // 27: linksgate.v1.DeviceWarning.fields:type_name -> linksgate.v1.DeviceWarning.FieldsEntry
+	5,  // 28: linksgate.v1.DeviceWarningItem.warning:type_name -> linksgate.v1.DeviceWarningCode
+	29, // 29: linksgate.v1.DeviceWarningItem.expires_at:type_name -> google.protobuf.Timestamp
+	25, // 30: linksgate.v1.DeviceWarningItem.fields:type_name -> linksgate.v1.DeviceWarningItem.FieldsEntry
+	26, // 31: linksgate.v1.RechargeSuccess.fields:type_name -> linksgate.v1.RechargeSuccess.FieldsEntry
+	29, // 32: linksgate.v1.CubeEvent.sent_at:type_name -> google.protobuf.Timestamp
+	27, // 33: linksgate.v1.CubeEvent.fields:type_name -> linksgate.v1.CubeEvent.FieldsEntry
+	28, // 34: linksgate.v1.PlatformAlarm.fields:type_name -> linksgate.v1.PlatformAlarm.FieldsEntry
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_linksgate_v1_notification_proto_init() }

@@ -101,7 +101,7 @@ DEVICE_WARNING_CODE_EXPIRED: DeviceWarningCode
 DEVICE_WARNING_CODE_TRIAL_DATA_USED_UP: DeviceWarningCode
 
 class Notification(_message.Message):
-    __slots__ = ("id", "token", "sequence", "account", "kind", "received_at", "verification", "headers", "body", "binary_body", "content_digest", "trace_context", "iccids", "partner_code", "duplicate_key", "quarantine_id", "released_at", "data_usage_alert", "sms_delivery_report", "sms_received", "plan_order_status_change", "device_warning", "recharge_success", "cube_event", "platform_alarm", "unrecognized")
+    __slots__ = ("id", "token", "sequence", "account", "kind", "received_at", "verification", "headers", "body", "binary_body", "content_digest", "trace_context", "iccids", "partner_code", "duplicate_key", "quarantine_id", "released_at", "found_iccids", "damaged_iccids", "imsis", "occurred_at", "data_usage_alert", "sms_delivery_report", "sms_received", "plan_order_status_change", "device_warning", "recharge_success", "cube_event", "platform_alarm", "unrecognized")
     ID_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -119,6 +119,10 @@ class Notification(_message.Message):
     DUPLICATE_KEY_FIELD_NUMBER: _ClassVar[int]
     QUARANTINE_ID_FIELD_NUMBER: _ClassVar[int]
     RELEASED_AT_FIELD_NUMBER: _ClassVar[int]
+    FOUND_ICCIDS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_ICCIDS_FIELD_NUMBER: _ClassVar[int]
+    IMSIS_FIELD_NUMBER: _ClassVar[int]
+    OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
     DATA_USAGE_ALERT_FIELD_NUMBER: _ClassVar[int]
     SMS_DELIVERY_REPORT_FIELD_NUMBER: _ClassVar[int]
     SMS_RECEIVED_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +149,10 @@ class Notification(_message.Message):
     duplicate_key: bytes
     quarantine_id: str
     released_at: _timestamp_pb2.Timestamp
+    found_iccids: _containers.RepeatedScalarFieldContainer[str]
+    damaged_iccids: _containers.RepeatedScalarFieldContainer[str]
+    imsis: _containers.RepeatedScalarFieldContainer[str]
+    occurred_at: _timestamp_pb2.Timestamp
     data_usage_alert: DataUsageAlert
     sms_delivery_report: SmsDeliveryReport
     sms_received: SmsReceived
@@ -154,7 +162,7 @@ class Notification(_message.Message):
     cube_event: CubeEvent
     platform_alarm: PlatformAlarm
     unrecognized: UnrecognizedPayload
-    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., sequence: _Optional[int] = ..., account: _Optional[str] = ..., kind: _Optional[_Union[NotificationKind, str]] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., headers: _Optional[_Iterable[_Union[RequestHeader, _Mapping]]] = ..., body: _Optional[str] = ..., binary_body: _Optional[bytes] = ..., content_digest: _Optional[str] = ..., trace_context: _Optional[_Union[TraceContext, _Mapping]] = ..., iccids: _Optional[_Iterable[str]] = ..., partner_code: _Optional[str] = ..., duplicate_key: _Optional[bytes] = ..., quarantine_id: _Optional[str] = ..., released_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., data_usage_alert: _Optional[_Union[DataUsageAlert, _Mapping]] = ..., sms_delivery_report: _Optional[_Union[SmsDeliveryReport, _Mapping]] = ..., sms_received: _Optional[_Union[SmsReceived, _Mapping]] = ..., plan_order_status_change: _Optional[_Union[PlanOrderStatusChange, _Mapping]] = ..., device_warning: _Optional[_Union[DeviceWarning, _Mapping]] = ..., recharge_success: _Optional[_Union[RechargeSuccess, _Mapping]] = ..., cube_event: _Optional[_Union[CubeEvent, _Mapping]] = ..., platform_alarm: _Optional[_Union[PlatformAlarm, _Mapping]] = ..., unrecognized: _Optional[_Union[UnrecognizedPayload, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., token: _Optional[str] = ..., sequence: _Optional[int] = ..., account: _Optional[str] = ..., kind: _Optional[_Union[NotificationKind, str]] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., verification: _Optional[_Union[Verification, _Mapping]] = ..., headers: _Optional[_Iterable[_Union[RequestHeader, _Mapping]]] = ..., body: _Optional[str] = ..., binary_body: _Optional[bytes] = ..., content_digest: _Optional[str] = ..., trace_context: _Optional[_Union[TraceContext, _Mapping]] = ..., iccids: _Optional[_Iterable[str]] = ..., partner_code: _Optional[str] = ..., duplicate_key: _Optional[bytes] = ..., quarantine_id: _Optional[str] = ..., released_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., found_iccids: _Optional[_Iterable[str]] = ..., damaged_iccids: _Optional[_Iterable[str]] = ..., imsis: _Optional[_Iterable[str]] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., data_usage_alert: _Optional[_Union[DataUsageAlert, _Mapping]] = ..., sms_delivery_report: _Optional[_Union[SmsDeliveryReport, _Mapping]] = ..., sms_received: _Optional[_Union[SmsReceived, _Mapping]] = ..., plan_order_status_change: _Optional[_Union[PlanOrderStatusChange, _Mapping]] = ..., device_warning: _Optional[_Union[DeviceWarning, _Mapping]] = ..., recharge_success: _Optional[_Union[RechargeSuccess, _Mapping]] = ..., cube_event: _Optional[_Union[CubeEvent, _Mapping]] = ..., platform_alarm: _Optional[_Union[PlatformAlarm, _Mapping]] = ..., unrecognized: _Optional[_Union[UnrecognizedPayload, _Mapping]] = ...) -> None: ...
 
 class Verification(_message.Message):
     __slots__ = ("status", "scheme", "key_id", "secret_name", "reading")

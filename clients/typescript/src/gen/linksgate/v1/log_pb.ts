@@ -92,8 +92,8 @@ export type NotificationFilter = Message<"linksgate.v1.NotificationFilter"> & {
   kinds: NotificationKind[];
 
   /**
-   * ICCIDs, compared exactly with `Notification.iccids`. At most 1000, of at most 64 bytes
-   * each.
+   * ICCIDs, compared with `Notification.iccids`, white space and a filling F apart. At most 1000,
+   * of at most 64 bytes each.
    *
    * @generated from field: repeated string iccids = 3;
    */
