@@ -38,7 +38,7 @@ func newRootCommand() *cobra.Command {
 		newSecretsCommand(), newCallersCommand(), newTokenCommand(), newAuditCommand(), newContextCommand(),
 		newSendCommand(),
 		newTailCommand(),
-		newVerifyCommand(), newObserveCommand(),
+		newVerifyCommand(), newSignCommand(), newObserveCommand(),
 		newQuarantineCommand(),
 		newGroupCommand(), newSubscriptionsCommand(), newMCPCommand(),
 		newConsumeCommand(),
