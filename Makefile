@@ -3,7 +3,7 @@ BUF    = go run github.com/bufbuild/buf/cmd/buf@v1.75.0
 LINT   = go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: build demo demo-cluster test test-web test-docs faults faults-short faults-cluster groups clients lint generate check-generated breaking bench bench-start bench-restart bench-clients corruption \
-	fuzz clean
+	fuzz licenses clean
 
 build:
 	go build -o bin/linksgate ./cmd/linksgate
@@ -105,6 +105,10 @@ fuzz:
 	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit 1; \
 	  done; \
 	done
+
+## licenses: the licence of each module that the binary contains, with its text, in build/licenses
+licenses:
+	go run github.com/google/go-licenses@v1.6.0 save ./cmd/linksgate --save_path build/licenses --force
 
 clean:
 	rm -rf bin

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -155,4 +156,27 @@ func freeAddress(t *testing.T) string {
 	}
 	defer listener.Close()
 	return listener.Addr().String()
+}
+
+// TestNoticeNamesEveryModule requires that NOTICE lists the modules that the binary contains, and no others.
+func TestNoticeNamesEveryModule(t *testing.T) {
+	t.Parallel()
+	notice, err := os.ReadFile("../NOTICE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, match := range regexp.MustCompile(`(?m)^(\S+/\S+|go\.\S+) {2,}\S+$`).FindAllStringSubmatch(string(notice), -1) {
+		listed = append(listed, match[1])
+	}
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}", "./cmd/linksgate")
+	list.Dir = ".."
+	output, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	contained := slices.Compact(slices.Sorted(slices.Values(strings.Fields(string(output)))))
+	if slices.Sort(listed); !slices.Equal(listed, contained) {
+		t.Errorf("NOTICE lists\n%s\nthe binary contains\n%s", strings.Join(listed, "\n"), strings.Join(contained, "\n"))
+	}
 }
