@@ -68,5 +68,5 @@ func printTokenLines(w io.Writer, caller, name, digest, expires string) {
 	if expires != "" {
 		fmt.Fprintf(w, "          expires: %q\n", expires)
 	}
-	fmt.Fprintf(w, "      grants:   # what it may do: read, work, operate, admin\n        read: {accounts: [\"*\"]}\n")
+	fmt.Fprintf(w, "      grants: {}   # nothing yet: read, work, operate, admin\n")
 }

@@ -154,7 +154,7 @@ func (c *Access) build(accounts map[string]Account, f files, p *problems) access
 		urls[issuer.Issuer] = name
 		policy.Issuers = append(policy.Issuers, issuer.build(where, name, f, p))
 	}
-	used := make(map[access.Digest]string)
+	used := make(map[string]string)
 	for _, name := range slices.Sorted(maps.Keys(c.Callers)) {
 		where := "access.callers." + name
 		if !accountName.MatchString(name) || name == access.Anonymous || name == access.Unknown {
@@ -168,8 +168,8 @@ func (c *Access) build(accounts map[string]Account, f files, p *problems) access
 	return policy
 }
 
-// caller checks one caller. used are the digests of tokens, and where they are.
-func (c *Access) caller(name, where string, used map[access.Digest]string, accounts map[string]Account, p *problems) access.CallerPolicy {
+// caller checks one caller. used are the credentials of all callers, and where they are: each must be of one.
+func (c *Access) caller(name, where string, used map[string]string, accounts map[string]Account, p *problems) access.CallerPolicy {
 	caller := c.Callers[name]
 	built := access.CallerPolicy{
 		Name: name, Certificates: caller.Certificates,
@@ -179,19 +179,19 @@ func (c *Access) caller(name, where string, used map[access.Digest]string, accou
 	for i, token := range caller.Tokens {
 		where := fmt.Sprintf("%s.tokens[%d]", where, i)
 		one := token.build(where, p)
-		if other := used[one.Digest]; other != "" {
-			p.add(where+".sha256", "is that of %s already", other)
-		}
+		p.once(used, where, ".sha256", one.Digest.String())
 		if names[one.Name] {
 			p.add(where+".name", "%q is another one's already", one.Name)
 		}
-		used[one.Digest], names[one.Name] = where, true
+		names[one.Name] = true
 		built.Tokens = append(built.Tokens, one)
 	}
 	for i, name := range caller.Certificates {
+		where := fmt.Sprintf("%s.certificates[%d]", where, i)
 		if !access.IsCertificateName(name) {
-			p.add(fmt.Sprintf("%s.certificates[%d]", where, i), "%q is not spiffe://…, dns:… or subject:…", name)
+			p.add(where, "%q is not spiffe://…, dns:… or subject:…", name)
 		}
+		p.once(used, where, "", "certificate "+name)
 	}
 	for i, identity := range caller.JWT {
 		where := fmt.Sprintf("%s.jwt[%d]", where, i)
@@ -204,12 +204,21 @@ func (c *Access) caller(name, where string, used map[access.Digest]string, accou
 		case identity.Group != "" && issuer.GroupsClaim == "":
 			p.add(where+".group", "needs access.issuers.%s.groups_claim", identity.Issuer)
 		}
+		p.once(used, where, "", fmt.Sprint("jwt ", identity))
 		built.JWTs = append(built.JWTs, access.JWTIdentity(identity))
 	}
 	if len(caller.Tokens)+len(caller.Certificates)+len(caller.JWT) == 0 {
 		p.add(where, "cannot be known: it has no tokens, certificates or jwt; linksgate token new %s makes a token", name)
 	}
 	return built
+}
+
+// once reports a credential that another caller has already. what is the key that holds it, below where.
+func (p *problems) once(used map[string]string, where, what, credential string) {
+	if other := used[credential]; other != "" {
+		p.add(where+what, "is that of %s already", other)
+	}
+	used[credential] = where
 }
 
 func (c Token) build(where string, p *problems) access.Token {

@@ -18,8 +18,8 @@
 // the lists. Nor does it matter in which form a digest is written: base64, also
 // without padding or with the URL's alphabet, of the bytes or of their
 // hexadecimal text, or that text itself; what is not the documented form is
-// added to the reading's name. Of several lines of a signature header any may
-// be the right one.
+// added to the reading's name. Of two lines of a signature header either may be
+// the right one.
 //
 // What an md5 signature covers is the signed text, and Linksfield's rule lets
 // different bodies share one: nothing separates a "&" in a value from the one

@@ -258,7 +258,7 @@ func TestErrors(t *testing.T) {
 		{"md5 empty", headers("x-lf-md5", ""), body, keyring, signature.ErrMalformed},
 		{"md5 twice, the second one right", headers("x-lf-md5", "x", "x-lf-md5", md5Sum), body, keyring, nil},
 		{"md5 twice, none right", headers("x-lf-md5", md5Hex("x"), "x-lf-md5", md5Hex("y")), body, keyring, signature.ErrMismatch},
-		{"md5 five times", headers("x-lf-md5", "1", "x-lf-md5", "2", "x-lf-md5", "3", "x-lf-md5", "4", "x-lf-md5", md5Sum), body, keyring, signature.ErrMalformed},
+		{"md5 three times", headers("x-lf-md5", "1", "x-lf-md5", "2", "x-lf-md5", md5Sum), body, keyring, signature.ErrMalformed},
 		{"md5 of an array of texts", goodMD5, `["a=1"]`, keyring, signature.ErrMalformed},
 		{"md5 of an empty array", headers("x-lf-md5", md5Hex("secret")), `[]`, keyring, signature.ErrMalformed},
 		{"another md5 in hexadecimal", headers("x-lf-md5", "0123456789abcdef0123456789abcdef"), body, keyring, signature.ErrMismatch},

@@ -84,7 +84,7 @@ func (m message) spelled() (message, bool) {
 }
 
 // maxLines is how many lines of one signature header are tried.
-const maxLines = 4
+const maxLines = 2
 
 // digest is one of a scheme, in the first bytes.
 type digest [sha1.Size]byte // of the longer one
