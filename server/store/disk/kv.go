@@ -133,6 +133,11 @@ func (t *KV) learn(s *segment, e found) { t.record(s, e.head, e.offset) }
 func (t *KV) record(s *segment, h head, offset int64) {
 	t.table.Lock()
 	defer t.table.Unlock()
+	t.note(s, h, offset)
+}
+
+// note is record. The caller holds table.
+func (t *KV) note(s *segment, h head, offset int64) {
 	if !s.sealed {
 		t.indexes[s] = appendIndex(t.indexes[s], h, offset)
 	}

@@ -139,14 +139,14 @@ func (t *KV) write(entries []pending) error {
 	if err != nil {
 		return err
 	}
+	t.table.Lock() // over both: nobody may see a key whose value is that it has none
 	for i := range entries {
-		t.record(s, entries[i].head, offsets[i])
+		t.note(s, entries[i].head, offsets[i])
 		if entries[i].kind == kindDeleted {
-			t.table.Lock()
 			t.forget(string(entries[i].key))
-			t.table.Unlock()
 		}
 	}
+	t.table.Unlock()
 	t.notify(entries)
 	return nil
 }

@@ -44,6 +44,42 @@ func testKVRevisions(t *testing.T, f Fixture) {
 	}
 }
 
+// testKVDeletes: whoever reads a value while it is deleted gets it, or that there is none; nothing between.
+func testKVDeletes(t *testing.T, f Fixture) {
+	engine := f.Open(t)
+	defer closing(t, engine)
+	kv := openKV(t, engine, store.KVOptions{})
+	stop := make(chan struct{})
+	var reading sync.WaitGroup
+	check := func(how string, v store.Value, err error) {
+		if err == nil && string(v.Data) != "value" || err != nil && !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: %q, %v", how, v.Data, err)
+		}
+	}
+	for range 2 {
+		reading.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				v, err := kv.Get(context.Background(), "a.b")
+				check("got", v, err)
+				for v, err := range kv.List(context.Background(), "a.", "", false) {
+					check("listed", v, err)
+				}
+			}
+		})
+	}
+	for range 200 {
+		put(t, kv, "a.b", "value", store.Absent)
+		must(t, kv.Delete(t.Context(), "a.b", store.Any))
+	}
+	close(stop)
+	reading.Wait()
+}
+
 func testKVReopens(t *testing.T, f Fixture) {
 	engine := f.Open(t)
 	kv := openKV(t, engine, store.KVOptions{})

@@ -47,6 +47,7 @@ func Run(t *testing.T, fixture func(t *testing.T) Fixture) {
 		"KVListsInOrder":               testKVLists,
 		"KVWatchesWithoutMissing":      testKVWatches,
 		"KVOneOfManyPutsWins":          testKVConcurrent,
+		"KVDeletesAtOnce":              testKVDeletes,
 		"KVKeepsToItsAge":              testKVAge,
 		"KVKeepsToItsBytes":            testKVBytes,
 		"KVKeepsWhatIsCurrent":         testKVCompacts,
