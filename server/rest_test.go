@@ -361,6 +361,9 @@ func TestRESTErrors(t *testing.T) {
 		{"not an id", "GET", "/v1/notifications/a", nil, "", 400, "INVALID_ARGUMENT", "id"},
 		{"no such notification", "GET", "/v1/notifications/" + g.LogID + "-8192", nil, "", 404, "NOT_FOUND", ""},
 		{"of another log", "GET", "/v1/notifications/" + foreign, nil, "", 400, "OTHER_LOG", ""},
+		{"a number for an enum", "POST", "/v1/quarantine/entries/" + g.LogID + "-q1:release", nil, `{"asKind":0}`, 400, "INVALID_ARGUMENT", ""},
+		{"a number for an enum in a group", "PATCH", "/v1/groups/a", nil, `{"ordering":1}`, 400, "INVALID_ARGUMENT", ""},
+		{"a number for an enum deep down", "POST", "/v1/groups", nil, `{"group":{"name":"a","filter":{"kinds":[3]}}}`, 400, "INVALID_ARGUMENT", ""},
 		{"no such group", "GET", "/v1/groups/nobody", nil, "", 404, "NO_SUCH_GROUP", ""},
 		{"no such entry", "POST", "/v1/quarantine/entries/" + g.LogID + "-q1:purge", nil, "{}", 404, "NOT_FOUND", ""},
 	} {

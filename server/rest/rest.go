@@ -275,7 +275,7 @@ func (f *Facade) admit(next runtime.HandlerFunc) runtime.HandlerFunc {
 			f.fail(w, err)
 			return
 		}
-		call := restCall{query: r.URL.Query(), path: path, body: r.Method == http.MethodPost, patch: r.Method == http.MethodPatch}
+		call := restCall{query: r.URL.Query(), path: path, body: r.Method == http.MethodPost, patch: r.Method == http.MethodPatch, raw: body}
 		next(w, r.WithContext(context.WithValue(r.Context(), restCallKey{}, call)), path)
 	}
 }
@@ -375,6 +375,7 @@ type restCall struct {
 	path  map[string]string // parameters of the path, by the fields that they become
 	body  bool              // all other fields are in the body
 	patch bool              // the field `group` is the body
+	raw   []byte            // the body
 }
 
 type restCallKey struct{}
@@ -382,7 +383,15 @@ type restCallKey struct{}
 // checkCall is a client interceptor: there a request is first seen together with the message that it has become.
 func checkCall(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, options ...grpc.CallOption) error {
 	if call, ok := ctx.Value(restCallKey{}).(restCall); ok {
-		if err := call.checkQuery(req.(proto.Message).ProtoReflect().Descriptor()); err != nil {
+		message := req.(proto.Message).ProtoReflect().Descriptor()
+		if err := call.checkQuery(message); err != nil {
+			return err
+		}
+		prefix := ""
+		if call.patch { // of which the body is one field
+			prefix, message = "group.", message.Fields().ByName("group").Message()
+		}
+		if err := checkEnums(call.raw, message, prefix); err != nil {
 			return err
 		}
 	}
