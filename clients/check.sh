@@ -17,7 +17,13 @@ if [ ! -e "$environment/complete" ]; then
   "$environment/bin/pip" install --quiet --disable-pip-version-check 'mypy==1.18.2' 'ruff==0.14.5' types-protobuf types-grpcio ./python
   touch "$environment/complete"
 fi
-(cd python && "$environment/bin/mypy" && "$environment/bin/ruff" check src conformance examples && "$environment/bin/ruff" format --check src/linksgate/*.py conformance examples)
+(
+  cd python
+  "$environment/bin/mypy"
+  "$environment/bin/ruff" check src tests conformance examples
+  "$environment/bin/ruff" format --check src/linksgate/*.py tests conformance examples
+  PYTHONPATH=src "$environment/bin/python" -m unittest discover --start-directory tests
+)
 
 (cd typescript && npx tsc --noEmit && npm pack --dry-run >/dev/null 2>&1)
 (cd java && mvn -q -B compile org.apache.maven.plugins:maven-javadoc-plugin:3.11.2:javadoc -Ddoclint=all,-missing -DfailOnWarnings=true \

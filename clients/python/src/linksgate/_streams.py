@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,19 @@ class End:
             self.cause = error or "the gateway ended the stream"
 
 
+async def _within(seconds: float | None, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """asyncio.wait_for, which before Python 3.12 returned instead of being cancelled when what it
+    waited for was done at the same moment. Raises TimeoutError."""
+    task = asyncio.ensure_future(coroutine)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if not done:
+            raise TimeoutError
+        return task.result()
+    finally:
+        task.cancel()
+
+
 class Frames:
     """Reads frames ahead, within a bound. Only the wait for a frame is timed: a handler that is
     slow says nothing about the gateway."""
@@ -50,11 +64,11 @@ class Frames:
         end: BaseException | None = None
         try:
             while True:
-                frame = await asyncio.wait_for(self._call.read(), self.silence)
+                frame = await _within(self.silence, self._call.read())
                 if frame is aio.EOF:
                     break
                 await self._queue.put(frame)
-        except (TimeoutError, asyncio.TimeoutError):
+        except TimeoutError:
             end = Silence(f"no frame came for {self.silence:g} s")
         except aio.AioRpcError as error:
             end = error
@@ -68,8 +82,8 @@ class Frames:
     async def get(self, timeout: float | None = None) -> Any:
         """The next frame; None if none came in time. Raises Ended."""
         try:
-            item = await asyncio.wait_for(self._queue.get(), timeout)
-        except (TimeoutError, asyncio.TimeoutError):
+            item = await _within(timeout, self._queue.get())
+        except TimeoutError:
             return None
         if isinstance(item, Ended):
             raise item
