@@ -32,9 +32,11 @@ class FileCheckpoint:
         self._path = Path(path)
 
     async def load(self) -> str | None:
+        """The token in the file; None if there is no file. Raises ValueError if it is empty."""
         return await asyncio.to_thread(self._load)
 
     async def store(self, token: str) -> None:
+        """Replaces the file, and syncs it and its directory. Raises OSError."""
         await asyncio.to_thread(self._store, token)
 
     def _load(self) -> str | None:
@@ -72,7 +74,9 @@ class MemoryCheckpoint:
         self._token: str | None = None
 
     async def load(self) -> str | None:
+        """The token that was stored last; None if none was."""
         return self._token
 
     async def store(self, token: str) -> None:
+        """Replaces the token."""
         self._token = token
